@@ -1,0 +1,84 @@
+"""Inputs and outputs of the image apps, as fal's clients send and read them (contract §6)."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas import limits
+
+ImageSizePreset = Literal["square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9"]
+OutputFormat = Literal["jpeg", "png"]
+
+
+class ImageSize(BaseModel):
+    """An exact size in pixels. The model decides what it can draw: see the bundle's `sizes`."""
+
+    width: int = Field(gt=0, le=limits.IMAGE_SIDE_MAX_PX)
+    height: int = Field(gt=0, le=limits.IMAGE_SIDE_MAX_PX)
+
+
+class TextToImageInput(BaseModel):
+    """What `fal-ai/fast-lcm-diffusion` takes. A field left out takes the served model's own default.
+
+    Fields that clients send and this server has no use for (`enable_safety_checks`, `expand_prompt` …) are
+    ignored, as the original ignores them.
+    """
+
+    model_config = ConfigDict(extra="ignore", strict=False)
+
+    prompt: str = Field(max_length=limits.PROMPT_MAX_CHARS)
+    negative_prompt: str = Field(default="", max_length=limits.PROMPT_MAX_CHARS)
+    image_size: ImageSizePreset | ImageSize | None = None
+    num_inference_steps: int | None = Field(default=None, ge=1, le=limits.NUM_INFERENCE_STEPS_MAX)
+    guidance_scale: float | None = Field(default=None, ge=0, le=limits.GUIDANCE_SCALE_MAX, allow_inf_nan=False)
+    seed: int | None = Field(default=None, ge=0, le=limits.SEED_MAX)
+    num_images: int = Field(default=1, ge=1, le=limits.NUM_IMAGES_MAX)
+    format: OutputFormat = "jpeg"
+    sync_mode: bool = True
+    request_id: str = Field(default="", max_length=limits.REQUEST_ID_MAX_CHARS)
+
+
+ImageBytes = Annotated[bytes, Field(min_length=1, max_length=limits.IMAGE_BYTES_MAX)]
+
+
+class RealtimeInput(TextToImageInput):
+    """The realtime form: text-to-image, or image-to-image when a picture comes along.
+
+    The picture is `image_bytes` (JPEG, PNG or WebP in msgpack `bin`) or `image_url` (a data URI).
+    """
+
+    image_bytes: ImageBytes | None = None
+    image_url: str | None = Field(default=None, max_length=2 * limits.IMAGE_BYTES_MAX)
+    strength: float = Field(default=0.95, gt=0, le=1, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _one_picture(self) -> Self:
+        if self.image_bytes is not None and self.image_url is not None:
+            raise ValueError("send image_bytes or image_url, not both")
+        return self
+
+
+class RealtimeImage(BaseModel):
+    """A picture in a realtime result: the encoded bytes themselves, not a URL."""
+
+    content: bytes
+    content_type: str
+    width: int
+    height: int
+
+
+class RealtimeOutput(BaseModel):
+    """A realtime result. `has_nsfw_concepts` is empty when no checker ran: empty means "not checked"."""
+
+    images: list[RealtimeImage]
+    timings: dict[str, float] = Field(description="Seconds a stage.")
+    seed: int
+    num_inference_steps: int
+    request_id: str
+    dropped_inputs: int = Field(description="Inputs that newer ones replaced since the previous result.")
+    has_nsfw_concepts: list[bool] = []
+    nsfw_content_detected: list[bool] = Field(default=[], description="The older name of has_nsfw_concepts.")
+
+    def as_message(self) -> dict[str, Any]:
+        """The map that goes onto the wire."""
+        return self.model_dump()
