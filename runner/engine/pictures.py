@@ -1,0 +1,90 @@
+"""Pictures from users, decoded with suspicion, and pictures for users, encoded.
+
+Only JPEG, PNG and WebP get as far as a decoder, and only after their header says that they are not too big:
+Pillow knows dozens of formats, some of which start other programs.
+"""
+
+import io
+import warnings
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from runner.engine.request import GeneratedImage, InvalidRequest, OutputFormat
+
+SOURCE_PIXELS_MAX: Final = 32 * 1024 * 1024
+"""A phone's camera makes up to 12 to 24 megapixels; decoded, each takes 3 or 4 bytes."""
+
+_FORMATS: Final = ("JPEG", "PNG", "WEBP")
+_JPEG_QUALITY: Final = 92
+_PNG_LEVEL: Final = 1  # a frame is sent once: time matters more than the last tenth of its size
+
+
+def decode(data: bytes, width: int, height: int, field: str) -> NDArray[np.uint8]:
+    """Decode a user's picture, turned upright (EXIF) and resized to `width` x `height`.
+
+    Args:
+        data: an encoded JPEG, PNG or WebP; of an animation the first frame counts.
+        width: pixels of the result.
+        height: pixels of the result.
+        field: the input that it came in, for error messages.
+
+    Returns:
+        uint8 [height, width, 3], RGB.
+
+    Raises:
+        InvalidRequest: it is none of these formats, damaged, cut short or too big.
+    """
+    if not _is_known(data):
+        raise InvalidRequest(field, "not a JPEG, PNG or WebP picture", "image_load_error")
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(io.BytesIO(data), formats=_FORMATS) as image,
+        ):
+            _check_pixels(image, field)
+            return np.asarray(_fitted(image, width, height), dtype=np.uint8)
+    except (InvalidRequest, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(field) from error
+    # Pillow's parsers let through whatever a damaged file makes them trip over: OSError, SyntaxError,
+    # ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError …
+    except Exception as error:
+        raise InvalidRequest(field, "damaged or cut short", "image_load_error") from error
+
+
+def encode(picture: NDArray[np.uint8], output_format: OutputFormat) -> GeneratedImage:
+    """Encode an RGB picture, uint8 [height, width, 3]."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(picture)
+    if output_format == "png":
+        image.save(buffer, "PNG", compress_level=_PNG_LEVEL)
+    else:
+        # 4:4:4: halved chroma leaves halos around saturated edges at these small sizes.
+        image.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling="4:4:4")
+    return GeneratedImage(buffer.getvalue(), f"image/{output_format}", image.width, image.height)
+
+
+def _is_known(data: bytes) -> bool:
+    return data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+
+
+def _check_pixels(image: Image.Image, field: str) -> None:
+    if image.width * image.height > SOURCE_PIXELS_MAX:
+        raise _too_large(field)
+
+
+def _too_large(field: str) -> InvalidRequest:
+    return InvalidRequest(field, f"has more than {SOURCE_PIXELS_MAX} pixels", "image_too_large")
+
+
+def _fitted(image: Image.Image, width: int, height: int) -> Image.Image:
+    # A JPEG decoder can halve the sides while it decodes; it never goes below what is asked for. The side
+    # covers both orientations, since EXIF may turn the picture.
+    side = max(width, height)
+    image.draft("RGB", (side, side))
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    return upright.resize((width, height), Image.Resampling.LANCZOS)

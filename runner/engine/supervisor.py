@@ -1,0 +1,216 @@
+"""Keeps one worker alive: starts it, listens to it, starts another when it dies, gives up if none comes up.
+
+For gevent, nothing patched; belongs to the hub's thread, which alone can watch child processes.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Final, Protocol
+
+import gevent
+from gevent.event import Event
+
+from runner.engine.child import Outgoing, WorkerProcess
+from runner.engine.messages import CannotStart, Loading, Message, Ready, Started
+
+_log = logging.getLogger(__name__)
+
+BACK_OFF_S: Final = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Wait before the first, second … restart since a worker last answered something; the last value repeats."""
+FAILED_STARTS_MAX: Final = 5
+"""Workers that may die in a row before they are ready; after that the engine has FAILED."""
+STALL_S: Final = 300.0
+"""A ready worker that owes answers and is silent for one to two times this long hangs, and is replaced."""
+END_GRACE_S: Final = 5.0
+
+_SKIP_HASHES: Final = "--skip-hashes"
+
+
+class EngineState(StrEnum):
+    """STARTING: no worker was ready yet. RESTARTING: one died; what it left waits for the next."""
+
+    STARTING = "STARTING"
+    READY = "READY"
+    RESTARTING = "RESTARTING"
+    FAILED = "FAILED"
+    STOPPED = "STOPPED"
+
+
+class Listener(Protocol):
+    """What the supervisor asks of its owner and tells it, always on the supervising greenlet."""
+
+    def unanswered(self) -> Iterable[Outgoing]:
+        """What a fresh worker is to be sent first."""
+
+    def worker_said(self, message: Message) -> None:
+        """A worker's word: Ready, or one about a request."""
+
+    def worker_died(self) -> None:
+        """The worker is gone; another will follow, or `engine_failed`."""
+
+    def engine_failed(self) -> None:
+        """No worker will come any more."""
+
+
+class _CannotStart(Exception):
+    """No worker will get any further than this one did."""
+
+
+class StallDetector:
+    """Tells a worker that hangs from one that has nothing to say. Asked after each stretch of silence."""
+
+    def __init__(self) -> None:
+        self._owed_before = False
+
+    def heard(self) -> None:
+        """The worker said something."""
+        self._owed_before = False
+
+    def is_hanging(self, owes: bool) -> bool:
+        """Another stretch of silence is over: whether the worker owed an answer all through it.
+
+        What it owes at the end of the first may have come a moment ago; at the end of the second it had
+        at least one whole stretch for it.
+        """
+        hangs = owes and self._owed_before
+        self._owed_before = owes
+        return hangs
+
+
+class Supervisor:
+    """One worker after the other, until `stop`."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        arguments: Sequence[str],
+        listener: Listener,
+        *,
+        back_off_s: Sequence[float] = BACK_OFF_S,
+        stall_s: float = STALL_S,
+    ) -> None:
+        self._command = command
+        self._arguments = list(arguments)
+        self._back_off_s = back_off_s
+        self._stall_s = stall_s
+        self._listener = listener
+        self._worker: WorkerProcess | None = None
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._settled = Event()  # set while the state is one that lasts
+        self._grace_s = END_GRACE_S
+        self._restarts_since_answer = 0
+        self.restarts = 0
+        self.state = EngineState.STOPPED
+        self.detail = "not started"
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process id of the worker there is now."""
+        return self._worker.pid if self._worker else None
+
+    def start(self) -> None:
+        """Start supervising."""
+        self._enter(EngineState.STARTING, "starting the worker")
+        self._greenlet = gevent.spawn(self._supervise)
+
+    def wait_settled(self, timeout: float | None) -> None:
+        """Block until the state is READY, FAILED or STOPPED, or `timeout` seconds have passed."""
+        self._settled.wait(timeout)
+
+    def post(self, outgoing: Outgoing) -> None:
+        """Send something to the worker if it is ready. If not, or if it dies first, it is not sent.
+
+        Whoever needs it to arrive has it among the listener's `unanswered`.
+        """
+        if self._worker is not None and self.state is EngineState.READY:
+            self._worker.post(outgoing)
+
+    def stop(self, timeout: float) -> None:
+        """End the worker, by force after `timeout` seconds."""
+        self._enter(EngineState.STOPPED, "stopped")
+        self._grace_s = timeout
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def _enter(self, state: EngineState, detail: str) -> None:
+        self.state, self.detail = state, detail
+        if state in (EngineState.STARTING, EngineState.RESTARTING):
+            self._settled.clear()
+        else:
+            self._settled.set()
+
+    def _supervise(self) -> None:
+        try:
+            self._keep_alive()
+        except _CannotStart as error:
+            _log.error("engine failed: %s", error)
+            self._enter(EngineState.FAILED, str(error))
+            self._listener.engine_failed()
+
+    def _keep_alive(self) -> None:
+        failed_starts = 0
+        while failed_starts < FAILED_STARTS_MAX:
+            was_ready = self._run_worker()
+            failed_starts = 0 if was_ready else failed_starts + 1
+            state = EngineState.RESTARTING if was_ready else self.state
+            self._enter(state, "the worker died; starting another")
+            self._listener.worker_died()
+            self._back_off()
+        raise _CannotStart(f"{failed_starts} workers in a row died before they were ready; see the log")
+
+    def _back_off(self) -> None:
+        attempt = min(self._restarts_since_answer, len(self._back_off_s) - 1)
+        self.restarts += 1
+        self._restarts_since_answer += 1
+        gevent.sleep(self._back_off_s[attempt])
+
+    def _run_worker(self) -> bool:
+        """Start a worker and listen to it until it ends; returns whether it was ready in between."""
+        try:
+            self._worker = worker = WorkerProcess(self._command, self._arguments)
+        except OSError:
+            _log.exception("the worker process cannot be started")
+            return False
+        try:
+            return self._listen(worker)
+        finally:
+            self._worker = None
+            status = worker.end(self._grace_s)
+            _log.log(logging.WARNING if status else logging.INFO, "worker %d: exit status %d", worker.pid, status)
+
+    def _listen(self, worker: WorkerProcess) -> bool:
+        was_ready, stall = False, StallDetector()
+        for message in worker.messages(self._stall_s):
+            if message is not None:
+                was_ready |= isinstance(message, Ready)
+                stall.heard()
+                self._handle(worker, message)
+            elif stall.is_hanging(owes=was_ready and any(self._listener.unanswered())):
+                _log.error("worker %d hangs", worker.pid)
+                worker.kill()
+        return was_ready
+
+    def _handle(self, worker: WorkerProcess, message: Message) -> None:
+        match message:
+            case Loading(detail=detail):
+                self.detail = detail
+                return
+            case CannotStart(detail=detail):
+                raise _CannotStart(detail)
+            case Ready():
+                self._listener.worker_said(message)
+                self._become_ready(worker)
+            case Started():
+                self._listener.worker_said(message)
+            case _:
+                self._restarts_since_answer = 0
+                self._listener.worker_said(message)
+
+    def _become_ready(self, worker: WorkerProcess) -> None:
+        # Its hashes have been compared: a restart need not read the whole bundle first.
+        if _SKIP_HASHES not in self._arguments:
+            self._arguments.append(_SKIP_HASHES)
+        for outgoing in self._listener.unanswered():
+            worker.post(outgoing)
+        self._enter(EngineState.READY, "ready")

@@ -1,0 +1,317 @@
+"""The client with real worker processes, killed for real."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gevent
+import psutil
+import pytest
+from gevent.event import Event
+
+from runner.engine.client import EngineClient
+from runner.engine.pipeline import Pipeline
+from runner.engine.request import EngineUnavailable, GenerationFailed, InvalidRequest
+from runner.engine.supervisor import EngineState
+from tests.runner.engine.conftest import difference, request
+from tests.runner.engine.processes import FAULTY_WORKER, PATIENCE_S, Fifo, exit_of
+from tests.tiny_bundle import make_tiny_bundle
+
+QUICKLY = (0.0,)
+"""Back-off for tests."""
+
+
+@pytest.fixture
+def engine(tiny_bundle: Path) -> Iterator[Callable[..., EngineClient]]:
+    """Makes engines and stops them after the test."""
+    made: list[EngineClient] = []
+
+    def make(bundle: Path = tiny_bundle, command=FAULTY_WORKER, **options) -> EngineClient:
+        made.append(EngineClient(bundle, threads=1, command=command, back_off_s=QUICKLY, **options))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.stop(PATIENCE_S)
+
+
+@pytest.fixture
+def ready(engine) -> EngineClient:
+    client = engine()
+    client.wait_ready(PATIENCE_S)
+    return client
+
+
+@pytest.fixture(scope="module")
+def shared(tiny_bundle: Path) -> Iterator[EngineClient]:
+    """One engine for all tests that leave its worker alive."""
+    client = EngineClient(tiny_bundle, threads=1, command=FAULTY_WORKER)
+    client.start()
+    client.wait_ready(PATIENCE_S)
+    yield client
+    client.stop(PATIENCE_S)
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Fifo:
+    return Fifo(tmp_path / "fifo")
+
+
+def finished(jobs: list[gevent.Greenlet]) -> list:
+    gevent.joinall(jobs, timeout=PATIENCE_S, raise_error=True)
+    assert all(job.ready() for job in jobs)
+    return [job.value for job in jobs]
+
+
+def test_it_serves_what_the_pipeline_draws(engine, pipeline: Pipeline) -> None:
+    client = engine(command=(sys.executable, "-m", "runner.engine.worker"))
+    client.wait_ready(PATIENCE_S)
+    assert client.state is EngineState.READY
+    assert client.card == pipeline.card
+    drawn = client.generate(request(num_images=2)).images
+    expected = pipeline.generate(request(num_images=2)).images
+    assert max(map(difference, drawn, expected)) < 0.01
+
+
+def test_twenty_callers_at_once_get_each_their_own_picture(shared: EngineClient, pipeline: Pipeline) -> None:
+    asked = [request(prompt=f"star {n}", seed=n) for n in range(20)]
+    for one, result in zip(asked, finished([gevent.spawn(shared.generate, a) for a in asked]), strict=True):
+        assert difference(result.images[0], pipeline.generate(one).images[0]) < 0.01
+
+
+def test_kill_9_under_load_answers_every_request_with_its_picture(ready: EngineClient, pipeline: Pipeline) -> None:
+    answers: list[int] = []
+    progressed = Event()
+
+    def ask(number: int):
+        result = ready.generate(request(seed=number, num_inference_steps=8))
+        answers.append(number)
+        progressed.set()
+        return result
+
+    jobs = [gevent.spawn(ask, number) for number in range(60)]
+    for killed in range(1, 4):
+        progressed.clear()
+        assert progressed.wait(PATIENCE_S)
+        assert ready.pending > 0
+        os.kill(ready.worker_pid, signal.SIGKILL)
+        while ready.restarts < killed:  # the next answer has to come from the next worker
+            gevent.sleep()
+    results = finished(jobs)
+    assert sorted(answers) == list(range(60))
+    for number, result in enumerate(results):
+        expected = pipeline.generate(request(seed=number, num_inference_steps=8))
+        assert difference(result.images[0], expected.images[0]) < 0.01
+    assert ready.restarts == 3
+
+
+def test_requests_made_while_the_worker_restarts_wait_for_it(ready: EngineClient) -> None:
+    os.kill(ready.worker_pid, signal.SIGKILL)
+    while ready.state is EngineState.READY:
+        gevent.sleep()
+    assert ready.state is EngineState.RESTARTING
+    (result,) = finished([gevent.spawn(ready.generate, request())])
+    assert result.images
+    assert (ready.state, ready.restarts) == (EngineState.READY, 1)
+
+
+def test_a_poisonous_request_is_given_up_and_the_others_are_answered(ready: EngineClient) -> None:
+    before = gevent.spawn(ready.generate, request(seed=1))
+    poison = gevent.spawn(ready.generate, request(prompt="die"))
+    after = [gevent.spawn(ready.generate, request(seed=n)) for n in range(2, 6)]
+    assert all(result.images for result in finished([before, *after]))
+    with pytest.raises(GenerationFailed):
+        poison.get(timeout=PATIENCE_S)
+    assert ready.restarts == 3
+    assert ready.generate(request()).images
+
+
+def test_a_worker_that_says_nonsense_is_replaced(ready: EngineClient) -> None:
+    with pytest.raises(GenerationFailed):
+        ready.generate(request(prompt="garble"))
+    assert ready.restarts == 3
+    assert ready.generate(request()).images
+
+
+def test_a_worker_that_hangs_is_replaced_and_its_request_run_again(engine, fifo: Fifo) -> None:
+    client = engine(stall_s=0.5)
+    client.wait_ready(PATIENCE_S)
+    caller = gevent.spawn(client.generate, request(prompt=fifo.prompt))
+    fifo.wait_for_worker()
+    with exit_of(client.worker_pid):
+        assert client.restarts == 0
+    fifo.release()
+    fifo.wait_for_worker()  # the next one is at it
+    fifo.release()
+    assert finished([caller])[0].images
+    assert client.restarts == 1
+
+
+def test_a_killed_caller_takes_its_queued_request_along(shared: EngineClient, fifo: Fifo, tmp_path: Path) -> None:
+    running = gevent.spawn(shared.generate, request(prompt=fifo.prompt))
+    fifo.wait_for_worker()
+    never = Fifo(tmp_path / "never")  # were it drawn, the worker would be stuck
+    leaving = gevent.spawn(shared.generate, request(prompt=never.prompt))
+    staying = gevent.spawn(shared.generate, request())
+    gevent.sleep()
+    assert shared.pending == 3
+    leaving.kill()
+    running.kill()  # the worker hears of it after the other, and goes on only then
+    assert shared.pending == 1
+    assert finished([staying])[0].images
+    fifo.release()
+
+
+def test_a_caller_that_times_out_leaves_nothing_behind(shared: EngineClient, fifo: Fifo) -> None:
+    caller = gevent.spawn(shared.generate, request(prompt=fifo.prompt))
+    fifo.wait_for_worker()
+    caller.kill(gevent.Timeout())
+    assert isinstance(caller.exception, gevent.Timeout)
+    assert shared.pending == 0
+    fifo.release()
+    assert shared.generate(request()).images
+    assert shared.restarts == 0
+
+
+def test_a_worker_killed_by_a_request_whose_caller_left_blames_nobody_else(ready: EngineClient, fifo: Fifo) -> None:
+    caller = gevent.spawn(ready.generate, request(prompt=fifo.prompt))
+    fifo.wait_for_worker()
+    staying = gevent.spawn(ready.generate, request())
+    gevent.sleep()
+    caller.kill()
+    os.kill(ready.worker_pid, signal.SIGKILL)
+    fifo.release()
+    assert finished([staying])[0].images
+
+
+def test_invalid_requests_and_failures_come_back_as_such(shared: EngineClient) -> None:
+    with pytest.raises(InvalidRequest) as invalid:
+        shared.generate(request(width=63))
+    assert (invalid.value.field, invalid.value.kind) == ("image_size", "value_error")
+    with pytest.raises(GenerationFailed) as failed:
+        shared.generate(request(prompt="fail"))
+    assert len(failed.value.error_id) == 32
+    assert "secret" not in str(failed.value)
+    assert shared.restarts == 0
+
+
+def test_too_many_pending_are_refused(engine, fifo: Fifo) -> None:
+    client = engine(max_pending=2)
+    client.wait_ready(PATIENCE_S)
+    jobs = [gevent.spawn(client.generate, request(prompt=fifo.prompt)), gevent.spawn(client.generate, request())]
+    fifo.wait_for_worker()
+    with pytest.raises(EngineUnavailable, match="busy"):
+        client.generate(request())
+    fifo.release()
+    finished(jobs)
+
+
+def test_nothing_is_taken_before_the_first_worker_is_ready(engine) -> None:
+    client = engine()
+    assert client.state is EngineState.STARTING
+    with pytest.raises(EngineUnavailable, match="the engine is starting"):
+        client.generate(request())
+    with pytest.raises(EngineUnavailable, match="starting"):
+        _ = client.card
+    with pytest.raises(EngineUnavailable, match="STARTING"):
+        client.wait_ready(timeout=0)
+
+
+def test_a_bad_bundle_fails_at_once_and_tells_only_the_operator_why(engine, tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path)
+    (bundle / "step.onnx").write_bytes(b"")
+    client = engine(bundle)
+    with pytest.raises(EngineUnavailable, match=r"FAILED: .*step\.onnx: has 0 bytes"):
+        client.wait_ready(PATIENCE_S)
+    assert (client.state, client.restarts) == (EngineState.FAILED, 0)
+    assert "step.onnx" in client.detail
+    with pytest.raises(EngineUnavailable) as raised:
+        client.generate(request())
+    assert str(raised.value) == "the engine has failed"
+
+
+def test_a_bundle_that_goes_bad_fails_those_who_wait(engine, tmp_path: Path, fifo: Fifo) -> None:
+    bundle = make_tiny_bundle(tmp_path / "bundle")
+    client = engine(bundle)
+    client.wait_ready(PATIENCE_S)
+    waiting = gevent.spawn(client.generate, request(prompt=fifo.prompt))
+    fifo.wait_for_worker()
+    (bundle / "step.onnx").unlink()
+    os.kill(client.worker_pid, signal.SIGKILL)
+    fifo.release()
+    with pytest.raises(EngineUnavailable, match="the engine has failed"):
+        waiting.get(timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("command", [(sys.executable, "-c", "raise SystemExit(3)"), ("/no/such/program",)])
+def test_workers_that_never_get_ready_are_given_up(engine, command) -> None:
+    client = engine(command=command)
+    with pytest.raises(EngineUnavailable, match="FAILED: 5 workers in a row"):
+        client.wait_ready(PATIENCE_S)
+
+
+def test_stopping_answers_those_who_wait_and_ends_the_worker(ready: EngineClient, fifo: Fifo) -> None:
+    waiting = gevent.spawn(ready.generate, request(prompt=fifo.prompt))
+    fifo.wait_for_worker()
+    with exit_of(ready.worker_pid):
+        ready.stop(PATIENCE_S)
+    fifo.release()
+    assert ready.state is EngineState.STOPPED
+    with pytest.raises(EngineUnavailable, match="shutting down"):
+        waiting.get(timeout=PATIENCE_S)
+    with pytest.raises(EngineUnavailable, match="shutting down"):
+        ready.generate(request())
+
+
+def test_a_worker_that_does_not_listen_is_stopped_by_force(ready: EngineClient) -> None:
+    pid = ready.worker_pid
+    os.kill(pid, signal.SIGSTOP)
+    with exit_of(pid):
+        ready.stop(timeout=0)
+
+
+def test_a_device_that_does_not_exist_is_refused_at_once(tiny_bundle: Path) -> None:
+    with pytest.raises(ValueError, match="cpu or cuda:N, not 'gpu'"):
+        EngineClient(tiny_bundle, "gpu")
+
+
+def test_the_gateways_side_loads_nothing_of_the_model() -> None:
+    """Its process stays small, and starts without the engine's libraries."""
+    code = (
+        "import sys, runner.engine.client;"
+        "print(sorted({'numpy', 'onnxruntime', 'PIL', 'tokenizers'} & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def test_the_worker_is_a_direct_child_and_outlives_nobody(tiny_bundle: Path) -> None:
+    """Kill -9 a gateway: nothing can be said to the worker any more, and still it ends."""
+    gateway = (
+        "import sys, gevent; from pathlib import Path; from runner.engine.client import EngineClient;"
+        f"client = EngineClient(Path({str(tiny_bundle)!r})); client.start(); client.wait_ready(30);"
+        "print(client.worker_pid, flush=True); gevent.sleep(1000)"
+    )
+    with subprocess.Popen([sys.executable, "-c", gateway], stdout=subprocess.PIPE, text=True) as process:
+        pid = int(process.stdout.readline())
+        assert psutil.Process(pid).ppid() == process.pid
+        with exit_of(pid):
+            process.kill()
+
+
+def test_restarting_leaks_neither_descriptors_nor_threads_nor_children(ready: EngineClient) -> None:
+    def footprint() -> list[int]:
+        us = psutil.Process()
+        return [us.num_fds(), us.num_threads(), len(us.children(recursive=True))]
+
+    before = footprint()
+    for _ in range(2):
+        os.kill(ready.worker_pid, signal.SIGKILL)
+        while ready.state is EngineState.READY:
+            gevent.sleep()
+        ready.wait_ready(PATIENCE_S)
+    # Fewer is fine: the hub's idle threads may end meanwhile.
+    assert all(now <= then for now, then in zip(footprint(), before, strict=True))

@@ -1,0 +1,97 @@
+import contextlib
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.engine import messages
+from runner.engine.messages import MessageError, decode_message, encode_message
+from runner.engine.request import GeneratedImage, GenerationRequest, GenerationResult, ModelCard
+
+integers = st.integers(0, 2**63 - 1)
+words = st.text(max_size=40)
+numbers = st.floats(allow_nan=False)
+requests = st.builds(
+    GenerationRequest,
+    prompt=words,
+    width=integers,
+    height=integers,
+    num_inference_steps=integers,
+    guidance_scale=numbers,
+    seed=integers,
+    image=st.none() | st.binary(),
+)
+images = st.builds(GeneratedImage, st.binary(), words, integers, integers)
+results = st.builds(GenerationResult, st.lists(images, max_size=3), st.dictionaries(words, numbers, max_size=3))
+cards = st.builds(
+    ModelCard,
+    *(words, words, integers, integers, integers, numbers, integers, integers),
+    st.dictionaries(words, st.tuples(integers, integers), max_size=3),
+)
+every_message = st.one_of(
+    st.builds(messages.Generate, integers, requests),
+    st.builds(messages.Cancel, integers),
+    st.builds(messages.Loading, words),
+    st.builds(messages.Ready, cards),
+    st.builds(messages.CannotStart, words),
+    st.builds(messages.Started, integers),
+    st.builds(messages.Finished, integers, results),
+    st.builds(messages.Refused, integers, words, words, words),
+    st.builds(messages.Failed, integers, words),
+)
+
+
+@given(every_message)
+def test_a_message_comes_out_as_it_went_in(message: messages.Message) -> None:
+    assert decode_message(encode_message(message)) == message
+
+
+def test_the_wire_form_of_a_request() -> None:
+    """Frozen: a gateway and a worker of different builds would disagree silently otherwise."""
+    request = GenerationRequest("a star", 64, 48, 4, 8.0, 7, image=b"\xff\xd8")
+    assert msgpack.unpackb(encode_message(messages.Generate(3, request))) == {
+        "type": "generate",
+        "id": 3,
+        "request": {
+            "prompt": "a star",
+            "width": 64,
+            "height": 48,
+            "num_inference_steps": 4,
+            "guidance_scale": 8.0,
+            "seed": 7,
+            "negative_prompt": "",
+            "num_images": 1,
+            "image": b"\xff\xd8",
+            "image_field": "image_bytes",
+            "strength": 1.0,
+            "output_format": "jpeg",
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xc1",
+        b"\x93",
+        msgpack.packb(1),
+        msgpack.packb({}),
+        msgpack.packb({"type": "dance"}),
+        msgpack.packb({"type": "cancel"}),
+        msgpack.packb({"type": "cancel", "id": "x"}),
+        msgpack.packb({"type": "cancel", "id": 1}) + b"\0",
+        msgpack.packb({"type": "loading", "detail": b"\xff"}),
+        b"\x81" * 5000,
+    ],
+)
+def test_what_is_no_message(payload: bytes) -> None:
+    with pytest.raises(MessageError):
+        decode_message(payload)
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_a_message_or_the_documented_error(payload: bytes) -> None:
+    with contextlib.suppress(MessageError):
+        decode_message(payload)

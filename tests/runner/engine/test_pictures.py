@@ -1,0 +1,111 @@
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from runner.engine import pictures
+from runner.engine.request import InvalidRequest
+from tests.runner.engine.conftest import picture
+
+KINDS = ["JPEG", "PNG", "WEBP"]
+
+
+def refusal(data: bytes) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as raised:
+        pictures.decode(data, 16, 16, "image_bytes")
+    assert raised.value.field == "image_bytes"
+    return raised.value
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has next to no data."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack("!I", len(data)) + kind + data + struct.pack("!I", zlib.crc32(kind + data))
+
+    header = struct.pack("!IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decodes_and_resizes(kind: str) -> None:
+    decoded = pictures.decode(picture(kind, 320, 240), 64, 48, "image_bytes")
+    assert decoded.shape == (48, 64, 3)
+    assert decoded.dtype == np.uint8
+    np.testing.assert_allclose(decoded[:, 4].mean(axis=0), [255, 0, 0], atol=12)
+    np.testing.assert_allclose(decoded[:, -4].mean(axis=0), [0, 0, 255], atol=12)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (500, 16), (16, 500)])
+def test_a_jpeg_is_never_decoded_smaller_than_wanted(size: tuple[int, int]) -> None:
+    """A checkerboard survives: shrinking while decoding has to stop in time."""
+    cells = np.indices((512, 512)).sum(axis=0) // 8 % 2 * 255
+    buffer = io.BytesIO()
+    Image.fromarray(np.repeat(cells.astype(np.uint8)[..., None], 3, axis=2)).save(buffer, "JPEG", quality=95)
+    decoded = pictures.decode(buffer.getvalue(), 512, 512, "image_bytes")
+    assert np.abs(decoded[..., 0].astype(int) - cells).mean() < 4
+    assert pictures.decode(buffer.getvalue(), *size, "image_bytes").shape == (size[1], size[0], 3)
+
+
+def test_exif_orientation_turns_the_picture_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    decoded = pictures.decode(picture("JPEG", 64, 64, exif=exif), 64, 64, "image_bytes")
+    np.testing.assert_allclose(decoded[4].mean(axis=0), [255, 0, 0], atol=12)  # left became top
+    np.testing.assert_allclose(decoded[-4].mean(axis=0), [0, 0, 255], atol=12)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "I;16"])
+def test_every_kind_of_png_becomes_rgb(mode: str) -> None:
+    buffer = io.BytesIO()
+    Image.new(mode, (20, 20)).save(buffer, "PNG")
+    assert pictures.decode(buffer.getvalue(), 16, 16, "image_bytes").shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO", "PDF", "EPS"])
+def test_other_formats_are_refused_unread(kind: str) -> None:
+    assert refusal(picture(kind)).kind == "image_load_error"
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"\x89PNG\r\n\x1a\n", b"<svg/>"])
+def test_a_magic_number_alone_is_no_picture(data: bytes) -> None:
+    assert refusal(data).kind == "image_load_error"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_cut_short(kind: str, part: float) -> None:
+    # Noise, since a flat picture's last bytes may carry nothing.
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, kind)
+    assert refusal(buffer.getvalue()[: int(buffer.tell() * part)]).kind == "image_load_error"
+
+
+@pytest.mark.parametrize("size", [(8192, 8192), (2**31 - 1, 2**31 - 1), (100_000, 1000)])
+def test_a_decompression_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
+    assert refusal(png_header(*size)).kind == "image_too_large"
+
+
+@settings(max_examples=150, deadline=None)
+@given(kind=st.sampled_from(KINDS), position=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+def test_a_flipped_byte_gives_a_picture_or_a_refusal(kind: str, position: float, value: int) -> None:
+    data = bytearray(picture(kind))
+    data[int(position * len(data))] = value
+    with contextlib.suppress(InvalidRequest):
+        assert pictures.decode(bytes(data), 16, 16, "image_bytes").shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("output_format", ["jpeg", "png"])
+def test_encodes(output_format: str) -> None:
+    image = pictures.decode(picture("PNG", 64, 48), 64, 48, "image_bytes")
+    encoded = pictures.encode(image, output_format)
+    assert (encoded.content_type, encoded.width, encoded.height) == (f"image/{output_format}", 64, 48)
+    again = pictures.decode(encoded.content, 64, 48, "image_bytes")
+    assert np.abs(again.astype(int) - image).mean() < (2 if output_format == "jpeg" else 1e-9)
