@@ -38,7 +38,7 @@ class TextToImageInput(BaseModel):
     request_id: str = Field(default="", max_length=limits.REQUEST_ID_MAX_CHARS)
 
 
-ImageBytes = Annotated[bytes, Field(min_length=1, max_length=limits.IMAGE_BYTES_MAX)]
+ImageBytes = Annotated[bytes, Field(strict=True, min_length=1, max_length=limits.IMAGE_BYTES_MAX)]
 
 
 class RealtimeInput(TextToImageInput):

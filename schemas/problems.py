@@ -1,0 +1,90 @@
+"""The kinds of problem that both services report over HTTP, one a status (RFC 9457 §3.1.1, §3.1.3)."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.errors import FieldError, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemKind:
+    """What every problem of one kind has in common.
+
+    `type` is relative: it resolves against the service that answered, which explains its problems there.
+    """
+
+    slug: str
+    title: str
+    error_type: str
+    remedy: str
+
+    @property
+    def type(self) -> str:
+        """The `type` member: where the kind is explained."""
+        return f"/problems/{self.slug}"
+
+
+KINDS: Final = {
+    400: ProblemKind(
+        "bad-request", "The request is not valid HTTP for this service.", "bad_request", "Mend the request."
+    ),
+    401: ProblemKind(
+        "unauthorized",
+        "The credentials are missing or not valid.",
+        "unauthorized",
+        "Send `Authorization: Key <key_id>:<key_secret>` with a key that has not been revoked.",
+    ),
+    403: ProblemKind(
+        "forbidden",
+        "The credentials do not allow this.",
+        "forbidden",
+        "Ask for apps inside the key's scope, or create a key with a wider one.",
+    ),
+    404: ProblemKind(
+        "not-found", "There is nothing at this path.", "not_found", "Look the path up in the documentation."
+    ),
+    405: ProblemKind(
+        "method-not-allowed",
+        "The path does not take this method.",
+        "method_not_allowed",
+        "Use a method that the Allow header lists.",
+    ),
+    413: ProblemKind("content-too-large", "The body is too large.", "content_too_large", "Send a smaller body."),
+    415: ProblemKind(
+        "unsupported-media-type",
+        "The body is of a type that this path does not read.",
+        "unsupported_media_type",
+        "Send JSON with `Content-Type: application/json`.",
+    ),
+    422: ProblemKind(
+        "validation-error",
+        "The body does not fit the schema.",
+        "validation_error",
+        "Mend the fields that `detail` lists.",
+    ),
+    500: ProblemKind(
+        "internal-error",
+        "The service failed on this request.",
+        "internal_error",
+        "Look for the id in `instance` in the service's log.",
+    ),
+    503: ProblemKind(
+        "unavailable",
+        "The service cannot answer just now.",
+        "unavailable",
+        "Try again after the seconds that Retry-After says.",
+    ),
+}
+
+
+def problem(status: int, detail: str | list[FieldError], error_id: str) -> Problem:
+    """Builds the error body of a status in `KINDS`; `error_id` is what the log line says too."""
+    kind = KINDS[status]
+    return Problem(
+        type=kind.type,
+        title=kind.title,
+        status=status,
+        detail=detail,
+        instance=f"urn:uuid:{error_id}",
+        error_type=kind.error_type,
+    )

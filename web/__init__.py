@@ -1,0 +1,1 @@
+"""The demo site: a login, a route that mints tokens through authsvc, and the playground page."""
