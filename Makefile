@@ -7,7 +7,7 @@ EXPORT_VENV  := .venv-export
 EXPORT_READY := $(EXPORT_VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-export test-autobahn test-browser bench lint fix openapi clean
+.PHONY: help setup run test test-export test-autobahn test-browser bench lint fix docs clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,8 +54,9 @@ fix: $(READY) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-openapi: $(READY) ## write openapi.yaml anew from the code
+docs: $(READY) ## write openapi.yaml and docs/settings.md anew from the code
 	$(BIN)/python -m deploy.openapi
+	$(BIN)/python -m deploy.settings_reference
 
 clean: ## forget .venv, .run and caches
 	rm -rf $(VENV) $(EXPORT_VENV) .run .mypy_cache .ruff_cache .pytest_cache

@@ -47,10 +47,10 @@ class EngineClient:
             stall_s: how long a worker may be silent over a request, see `supervisor.STALL_S`.
 
         Raises:
-            ValueError: `device` is neither.
+            ValueError: `device` is none of these.
         """
-        if not re.fullmatch(r"cpu|cuda:\d+", device):
-            raise ValueError(f"device must be cpu or cuda:N, not {device!r}")
+        if not re.fullmatch(r"auto|cpu|cuda:\d+", device):
+            raise ValueError(f"device must be auto, cpu or cuda:N, not {device!r}")
         arguments = [f"--bundle={bundle.resolve()}", f"--device={device}"]
         arguments += [] if threads is None else [f"--threads={threads}"]
         self._desk = AnswerDesk(max_pending)

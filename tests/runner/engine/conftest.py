@@ -9,9 +9,6 @@ from PIL import Image
 
 from runner.engine.pipeline import Pipeline
 from runner.engine.request import GeneratedImage, GenerationRequest
-from tests.tiny_bundle import tiny_bundle
-
-__all__ = ["tiny_bundle"]
 
 BASE = GenerationRequest(
     prompt="a small red star",
