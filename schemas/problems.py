@@ -49,6 +49,9 @@ KINDS: Final = {
         "method_not_allowed",
         "Use a method that the Allow header lists.",
     ),
+    408: ProblemKind(
+        "request-timeout", "The request was not sent in time.", "request_timeout", "Send it again, without pauses."
+    ),
     413: ProblemKind("content-too-large", "The body is too large.", "content_too_large", "Send a smaller body."),
     415: ProblemKind(
         "unsupported-media-type",
@@ -61,6 +64,12 @@ KINDS: Final = {
         "The body does not fit the schema.",
         "validation_error",
         "Mend the fields that `detail` lists.",
+    ),
+    426: ProblemKind(
+        "upgrade-required",
+        "The path answers to WebSockets only.",
+        "upgrade_required",
+        "Open a WebSocket; a proxy on the way must pass the headers `Connection` and `Upgrade` on.",
     ),
     500: ProblemKind(
         "internal-error",

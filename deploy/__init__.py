@@ -1,0 +1,1 @@
+"""How the project is run and shipped: `make run`, the image's install step, openapi.yaml."""

@@ -1,0 +1,115 @@
+"""`fal-ai/fast-lcm-diffusion`: text-to-image and image-to-image, on one socket or on a path of its own."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Final
+
+from runner.apps import pictures, sizes
+from runner.apps.engine import Engine
+from runner.apps.framework import RealtimeEndpoint
+from runner.engine.request import (
+    EngineUnavailable,
+    GenerationRequest,
+    GenerationResult,
+    InvalidRequest,
+    ModelCard,
+)
+from schemas.images import RealtimeImage, RealtimeInput, RealtimeOutput
+
+APP_ID: Final = "fal-ai/fast-lcm-diffusion"
+
+SEED_DRAWN_MAX: Final = 2**32
+"""Seeds we draw stay below this: JavaScript's numbers hold them exactly, so a client can send one back."""
+
+_FIELDS: Final = {"width": "image_size", "height": "image_size"}
+"""Fields of a generation that go by another name in an input."""
+
+
+class FastLcmDiffusion:
+    """The app, on an engine that serves an LCM.
+
+    Args:
+        engine: What generates.
+        ready_timeout_s: How long an input waits for a model that is still loading.
+    """
+
+    def __init__(self, engine: Engine, ready_timeout_s: float = 90.0) -> None:
+        self._engine = engine
+        self._ready_timeout_s = ready_timeout_s
+        self._endpoints = {
+            "/realtime": RealtimeEndpoint(RealtimeInput, self.generate),
+            "/image-to-image/realtime": RealtimeEndpoint(RealtimeInput, self.image_to_image),
+        }
+
+    @property
+    def realtime_endpoints(self) -> Mapping[str, RealtimeEndpoint]:
+        """`/realtime` takes both forms; `/image-to-image/realtime` wants a picture."""
+        return self._endpoints
+
+    def generate(self, received: RealtimeInput) -> RealtimeOutput:
+        """One result: image-to-image where a picture came along, else text-to-image.
+
+        Raises:
+            InvalidRequest: a field of the input to mend.
+            GenerationError: the engine cannot, see its subclasses.
+        """
+        request = complete(received, self._card())
+        try:
+            result = self._engine.generate(request)
+        except InvalidRequest as error:
+            field = pictures.picture_field(received) if error.field == "image" else error.field
+            raise InvalidRequest(_FIELDS.get(field, field), error.message, error.kind) from None
+        return _output(received, request, result)
+
+    def image_to_image(self, received: RealtimeInput) -> RealtimeOutput:
+        """As `generate`, for an input that must bring a picture."""
+        if received.image_bytes is None and received.image_url is None:
+            message = "send the picture as image_bytes, or as a data URI in image_url"
+            raise InvalidRequest("image_bytes", message, "missing")
+        return self.generate(received)
+
+    def _card(self) -> ModelCard:
+        try:
+            return self._engine.card
+        except EngineUnavailable:
+            self._engine.wait_ready(self._ready_timeout_s)
+            return self._engine.card
+
+
+def complete(received: RealtimeInput, card: ModelCard) -> GenerationRequest:
+    """The generation that an input asks for, with the model's defaults and, where none is given, a new seed.
+
+    Raises:
+        InvalidRequest: a size that the model cannot draw, or a picture that cannot be read.
+    """
+    width, height = sizes.resolve(received.image_size, card)
+    image = pictures.picture_of(received)
+    steps, scale, seed = received.num_inference_steps, received.guidance_scale, received.seed
+    return GenerationRequest(
+        prompt=received.prompt,
+        negative_prompt=received.negative_prompt,
+        width=width,
+        height=height,
+        num_inference_steps=card.default_num_inference_steps if steps is None else steps,
+        guidance_scale=card.default_guidance_scale if scale is None else scale,
+        seed=secrets.randbelow(SEED_DRAWN_MAX) if seed is None else seed,
+        num_images=received.num_images,
+        image=image,
+        strength=received.strength if image else 1.0,
+        output_format=received.format,
+    )
+
+
+def _output(received: RealtimeInput, request: GenerationRequest, result: GenerationResult) -> RealtimeOutput:
+    images = [
+        RealtimeImage(content=image.content, content_type=image.content_type, width=image.width, height=image.height)
+        for image in result.images
+    ]
+    return RealtimeOutput(
+        images=images,
+        timings=result.timings,
+        seed=request.seed,
+        num_inference_steps=request.num_inference_steps,
+        request_id=received.request_id,
+        dropped_inputs=0,  # the session knows, and fills it in
+    )

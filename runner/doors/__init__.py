@@ -1,0 +1,1 @@
+"""How a request gets in: WebSocket handshake and framing, access, the realtime door, health, the reference."""

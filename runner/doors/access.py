@@ -1,0 +1,220 @@
+"""Who may open a socket: the decision, and the gate that takes it before the upgrade.
+
+A refused header gets an HTTP status. A refused token in the query is let through the upgrade and told in band,
+because a browser shows its page nothing of a failed upgrade. `exp` is looked at here and never again: the
+official JS client sends no refreshed token on an open socket.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+from runner.apps.framework import Registry, Route
+from runner.doors import credentials
+from runner.doors.credentials import ApiKey, BearerToken, Credentials, MalformedCredentials, QueryToken
+from runner.doors.websocket import Refusal
+from schemas.errors import CloseCode, RealtimeErrorCode
+from schemas.problems import problem
+from schemas.tokens import TokenClaims
+from tokens.errors import TokenError
+from tokens.scope import covers_any
+
+log = logging.getLogger(__name__)
+
+DECISION_KEY: Final = "lcm_realtime.access"
+"""Where in `environ` the gate leaves its decision for the application."""
+
+KEY_UNKNOWN: Final = "No user found for Key ID and Secret"
+"""fal's exact words."""
+
+RETRY_AFTER_S: Final = 5
+
+
+class AccessUnavailable(Exception):
+    """Nobody can say now whether the credentials are good: the token service does not answer."""
+
+
+class KeyRefused(Exception):
+    """The token service does not know the API key, or the key does not reach the app."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"key refused with {status}")
+        self.status = status
+
+
+Verify = Callable[[str], TokenClaims]
+"""Verifies a token. Raises TokenError or AccessUnavailable."""
+
+Exchange = Callable[[str, str], str]
+"""From an API key and the path of an endpoint to a token. Raises KeyRefused or AccessUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The socket may be opened, and leads to `route`."""
+
+    route: Route
+    claims: TokenClaims
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedInBand:
+    """The socket is opened for one error message and a close."""
+
+    error: RealtimeErrorCode
+    reason: str
+    close: CloseCode
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedHttp:
+    """An HTTP answer in place of the upgrade."""
+
+    status: int
+    detail: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Decision = Admitted | RefusedInBand | RefusedHttp
+
+
+class _Refused(Exception):
+    """A refusal on its way to the form that the credentials' place asks for."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+_IN_BAND: Final = {
+    HTTPStatus.UNAUTHORIZED: (RealtimeErrorCode.UNAUTHORIZED, CloseCode.UNAUTHORIZED),
+    HTTPStatus.FORBIDDEN: (RealtimeErrorCode.FORBIDDEN, CloseCode.FORBIDDEN),
+    HTTPStatus.NOT_FOUND: (RealtimeErrorCode.NOT_FOUND, CloseCode.NOT_FOUND),
+    HTTPStatus.SERVICE_UNAVAILABLE: (RealtimeErrorCode.UNAVAILABLE, CloseCode.TRY_AGAIN_LATER),
+}
+
+# RFC 9110 §11.6.1 and RFC 6750 §3
+_CHALLENGE: Final = 'Bearer realm="lcm-realtime"'
+_ANY_CHALLENGE: Final = f'{_CHALLENGE}, Key realm="lcm-realtime"'
+
+
+def decide(
+    path: str, query: str, authorization: str | None, registry: Registry, verify: Verify, exchange: Exchange
+) -> Decision:
+    """Decides about one handshake; does no I/O of its own.
+
+    Args:
+        path: The request's path, decoded.
+        query: The request's raw query string.
+        authorization: The Authorization header, if there is one.
+        registry: What this runner serves.
+        verify: See `Verify`.
+        exchange: See `Exchange`.
+    """
+    found: Credentials | None = None
+    try:
+        found = credentials.read(query, authorization)
+        return _admit(path, found, registry, verify, exchange)
+    except MalformedCredentials as error:
+        return _refuse(_Refused(HTTPStatus.UNAUTHORIZED, str(error)), found)
+    except _Refused as refused:
+        return _refuse(refused, found)
+
+
+def _admit(path: str, found: Credentials | None, registry: Registry, verify: Verify, exchange: Exchange) -> Admitted:
+    if found is None:
+        raise _Refused(
+            HTTPStatus.UNAUTHORIZED,
+            "Send a token as ?fal_jwt_token=… or a key as Authorization: Key <key_id>:<key_secret>.",
+        )
+    route = registry.realtime(path)
+    # A key is exchanged for its endpoint, so a path that leads nowhere is found out first; a token is judged first.
+    token = _exchanged(found.key, _existing(route), exchange) if isinstance(found, ApiKey) else found.token
+    claims = _verified(token, verify)
+    route = _existing(route)
+    if not covers_any(claims.apps, route.path):
+        raise _Refused(HTTPStatus.FORBIDDEN, f"the token's allowed_apps do not include {route.path}")
+    return Admitted(route, claims)
+
+
+def _existing(route: Route | None) -> Route:
+    if route is None:
+        raise _Refused(HTTPStatus.NOT_FOUND, "there is no realtime endpoint at this path")
+    return route
+
+
+def _exchanged(key: str, route: Route, exchange: Exchange) -> str:
+    try:
+        return exchange(key, route.path)
+    except KeyRefused as refused:
+        if refused.status == HTTPStatus.FORBIDDEN:
+            raise _Refused(HTTPStatus.FORBIDDEN, f"the key may not use {route.path}") from None
+        raise _Refused(HTTPStatus.UNAUTHORIZED, KEY_UNKNOWN) from None
+    except AccessUnavailable:
+        raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "keys cannot be checked now, try again later") from None
+
+
+def _verified(token: str, verify: Verify) -> TokenClaims:
+    try:
+        return verify(token)
+    except TokenError as error:
+        # Its description is made to be shown; the token is not in it.
+        raise _Refused(HTTPStatus.UNAUTHORIZED, error.description) from None
+    except AccessUnavailable:
+        raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "tokens cannot be checked now, try again later") from None
+
+
+def _refuse(refused: _Refused, found: Credentials | None) -> RefusedInBand | RefusedHttp:
+    if isinstance(found, QueryToken):
+        error, close = _IN_BAND[refused.status]
+        return RefusedInBand(error, refused.reason, close)
+    return RefusedHttp(refused.status, refused.reason, _headers(refused.status, found))
+
+
+def _headers(status: HTTPStatus, found: Credentials | None) -> dict[str, str]:
+    match status:
+        case HTTPStatus.UNAUTHORIZED if isinstance(found, BearerToken):
+            return {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
+        case HTTPStatus.UNAUTHORIZED:
+            return {"WWW-Authenticate": _ANY_CHALLENGE}
+        case HTTPStatus.FORBIDDEN:
+            return {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope"'}
+        case HTTPStatus.SERVICE_UNAVAILABLE:
+            return {"Retry-After": str(RETRY_AFTER_S)}
+    return {}
+
+
+class Gate:
+    """Takes the decision before the upgrade: answers HTTP, or leaves the decision in `environ`."""
+
+    def __init__(self, registry: Registry, verify: Verify, exchange: Exchange) -> None:
+        self._registry = registry
+        self._verify = verify
+        self._exchange = exchange
+
+    def __call__(self, environ: dict[str, Any]) -> Refusal | None:
+        """The HTTP refusal, or None to upgrade. Blocks its greenlet while the token service is asked."""
+        decision = decide(
+            environ.get("PATH_INFO", ""),
+            environ.get("QUERY_STRING", ""),
+            environ.get("HTTP_AUTHORIZATION"),
+            self._registry,
+            self._verify,
+            self._exchange,
+        )
+        if isinstance(decision, RefusedHttp):
+            return _http_refusal(decision)
+        environ[DECISION_KEY] = decision
+        return None
+
+
+def _http_refusal(refused: RefusedHttp) -> Refusal:
+    error_id = str(uuid.uuid4())
+    log.info("handshake refused with %d (%s): %s", refused.status, error_id, refused.detail)
+    body = problem(refused.status, refused.detail, error_id).model_dump_json().encode()
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store", **refused.headers}
+    return Refusal(refused.status, tuple(headers.items()), body)

@@ -1,0 +1,136 @@
+"""The I/O around one session: what reads the socket, and what does as the session says.
+
+Two greenlets a socket: the handler's own reads, a worker does what the session says next. The worker alone
+sends, so answers keep the order of their inputs, and a peer that reads slowly slows down its own work only.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Protocol, assert_never
+
+import gevent
+from gevent.event import Event
+from pydantic import BaseModel
+from websockets.exceptions import ConnectionClosed
+
+from runner.apps.framework import RealtimeEndpoint
+from runner.engine.request import EngineUnavailable, GenerationFailed, InvalidRequest
+from runner.protocol import failures
+from runner.protocol.session import Close, Send, Session, Wait, Work
+from schemas import limits
+from schemas.errors import CloseCode
+
+log = logging.getLogger(__name__)
+
+
+class Socket(Protocol):
+    """What the door needs of a WebSocket."""
+
+    @property
+    def close_code(self) -> int | None:
+        """The code that the peer closed with, 1006 if it vanished; None until then."""
+
+    def receive(self) -> bytes | str | None:
+        """The next message; None once the socket is closed."""
+
+    def send(self, message: bytes | str) -> None:
+        """Sends a message. Raises ConnectionClosed."""
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Closes; again does no harm."""
+
+
+def close_reason(reason: str) -> str:
+    """As much of a reason as a close frame carries (RFC 6455 §5.5)."""
+    return reason.encode()[: limits.CLOSE_REASON_MAX_BYTES].decode(errors="ignore")
+
+
+class Driver:
+    """The I/O around one session."""
+
+    def __init__(
+        self, socket: Socket, endpoint: RealtimeEndpoint, session: Session, clock: Callable[[], float]
+    ) -> None:
+        self._socket = socket
+        self._endpoint = endpoint
+        self._session = session
+        self._clock = clock
+        self._received = Event()
+        self._has_room = Event()
+        self._closing = False
+
+    def run(self) -> None:
+        """Reads until the socket is closed. Work that is under way then is given up."""
+        worker = gevent.spawn(self._work)
+        try:
+            self._read()
+        finally:
+            # `receive` ends as soon as our own close begins; the closing handshake is still the worker's.
+            if not self._closing:
+                worker.kill()
+            worker.join()
+
+    def _read(self) -> None:
+        while (message := self._socket.receive()) is not None:
+            self._session.receive(message, self._clock())
+            del message  # an idle session must not hold its last picture
+            self._received.set()
+            while not self._session.wants_input and not self._closing:
+                self._has_room.clear()
+                self._has_room.wait()
+
+    def _work(self) -> None:
+        try:
+            self._follow_session()
+        except ConnectionClosed:
+            self._end()  # the reader learns it from `receive`
+        # The boundary of the greenlet: a bug of ours ends this socket with 1011, and no other.
+        except Exception:
+            error_id = uuid.uuid4().hex
+            log.exception("session failed (%s)", error_id)
+            self._end()
+            self._socket.close(CloseCode.INTERNAL_ERROR, error_id)
+
+    def _follow_session(self) -> None:
+        while True:
+            action = self._session.next(self._clock())
+            self._has_room.set()
+            match action:
+                case Work():
+                    self._run(action.input)
+                case Send():
+                    self._socket.send(action.message)
+                case Wait():
+                    self._wait(action.until)
+                case Close():
+                    self._end()
+                    self._socket.close(action.code, close_reason(action.reason))
+                    return
+                case _:
+                    assert_never(action)
+            del action  # a picture that was sent is not held while the session waits
+
+    def _end(self) -> None:
+        self._closing = True
+        self._has_room.set()
+
+    def _wait(self, until: float | None) -> None:
+        # No greenlet runs between `next` and here: an input that `next` has not seen sets the event later.
+        self._received.clear()
+        self._received.wait(None if until is None else max(until - self._clock(), 0))
+
+    def _run(self, received: BaseModel) -> None:
+        try:
+            self._session.succeed(self._endpoint.run(received).model_dump())
+        except InvalidRequest as error:
+            self._session.fail(failures.invalid_field(error.field, error.message, error.kind))
+        except EngineUnavailable:
+            self._session.fail(failures.unavailable())
+        except GenerationFailed as error:
+            self._session.fail(failures.internal(error.error_id))
+        # An endpoint is anybody's code: what it raises is logged under an id and costs one answer.
+        except Exception:
+            error_id = uuid.uuid4().hex
+            log.exception("endpoint failed (%s)", error_id)
+            self._session.fail(failures.internal(error_id))
