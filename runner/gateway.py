@@ -1,0 +1,152 @@
+"""The runner's own process: every socket, the keys, the HTTP pages, and a worker to draw. Wiring and life cycle."""
+
+import logging
+import signal
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+import gevent
+from flask import Flask
+from gevent.event import Event
+from gevent.ssl import PROTOCOL_TLS_SERVER, SSLContext
+
+from httpbase import errors, health, logs, reference
+from runner import openapi
+from runner.apps.fast_lcm_diffusion import FastLcmDiffusion
+from runner.apps.framework import Registry
+from runner.doors.access import Gate
+from runner.doors.jwks import JwksCache, TokenVerifier
+from runner.doors.key_exchange import KeyExchange
+from runner.doors.realtime import RealtimeDoor
+from runner.doors.token_service import TokenService
+from runner.doors.websocket import WebSocketOptions, WebSocketServer
+from runner.engine.client import EngineClient
+from runner.engine.request import EngineUnavailable
+from runner.engine.supervisor import EngineState
+from runner.protocol.session import SessionRules
+from runner.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+StartResponse = Callable[..., Any]
+
+
+class Gateway:
+    """Everything that one runner is made of; `start` opens the doors."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.engine = EngineClient(settings.model, settings.device, threads=settings.worker_threads or None)
+        self._token_service = TokenService(settings.authsvc_url, settings.resolved_jwks_url)
+        self._jwks = JwksCache(self._token_service.fetch_keys)
+        self._door = RealtimeDoor(SessionRules(settings.idle_timeout_s, settings.max_session_s))
+        self._http = self._http_app()
+        self._gate = Gate(
+            Registry({settings.app: FastLcmDiffusion(self.engine)}),
+            TokenVerifier(self._jwks, issuer=settings.issuer, audience=settings.audience),
+            KeyExchange(self._token_service.mint),
+        )
+        self._servers: list[WebSocketServer] = []
+
+    def start(self) -> list[str]:
+        """Start the worker and listen.
+
+        Returns:
+            the URLs listened on.
+
+        Raises:
+            OSError: an address is taken, or a certificate cannot be read.
+        """
+        settings = self._settings
+        tls = None if settings.tls_cert is None else tls_context(settings)
+        if settings.tls_port is None:
+            urls = [self._listen(settings.port, tls)]
+        else:
+            urls = [self._listen(settings.port, None), self._listen(settings.tls_port, tls)]
+        self._jwks.start()
+        self.engine.start()
+        return urls
+
+    def stop(self) -> None:
+        """Close every socket in good order, then end the worker."""
+        grace = self._settings.shutdown_timeout_s
+        gevent.joinall([gevent.spawn(server.stop, grace) for server in self._servers])
+        self._jwks.stop()
+        self.engine.stop()
+        self._token_service.close()
+
+    def obstacle(self) -> str | None:
+        """Why no request can be served now, in words that name nothing of this machine; None if none."""
+        if self.engine.state is not EngineState.READY:
+            return f"The engine is {self.engine.state.lower()}."
+        if not self._jwks.keys:
+            return "The token service's public keys have not been fetched yet."
+        return None
+
+    def _listen(self, port: int, tls: SSLContext | None) -> str:
+        """Opens one door; returns its URL."""
+        settings = self._settings
+        options = WebSocketOptions(
+            max_message_bytes=settings.max_message_bytes,
+            max_frame_bytes=settings.max_message_bytes,
+            max_connections=settings.max_connections,
+        )
+        server = WebSocketServer(
+            (settings.host, port), self._application, gate=self._gate, options=options, ssl_context=tls
+        )
+        server.start()
+        self._servers.append(server)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        return f"{'https' if tls else 'http'}://{host}:{server.server_port}"
+
+    def _application(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        if "wsgi.websocket" in environ:
+            self._door.serve(environ)
+            return []
+        return self._http(environ, start_response)
+
+    def _http_app(self) -> Flask:
+        app = Flask("runner", static_folder=None)
+        errors.register(app)
+        app.register_blueprint(health.blueprint(self.obstacle))
+        app.register_blueprint(reference.blueprint(openapi.document()))
+        return app
+
+
+def tls_context(settings: Settings) -> SSLContext:
+    """TLS 1.2 or newer, with the certificate of the settings."""
+    context = SSLContext(PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(str(settings.tls_cert), str(settings.tls_key))
+    return context
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        OSError: an address is taken, or a certificate cannot be read.
+    """
+    logs.configure(settings.log_level, settings.log_format)
+    stopping = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, stopping.set)
+    gateway = Gateway(settings)
+    urls = gateway.start()
+    click.echo(f"runner is listening on {' and '.join(urls)}")
+    announcer = gevent.spawn(announce_ready, gateway.engine)
+    stopping.wait()
+    logger.info("stopping")
+    announcer.kill()
+    gateway.stop()
+
+
+def announce_ready(engine: EngineClient) -> None:
+    """Say on stdout when the first picture can be drawn, or why none ever will."""
+    try:
+        engine.wait_ready()
+    except EngineUnavailable as error:
+        click.echo(f"runner cannot serve: {error}", err=True)
+        return
+    card = engine.card
+    click.echo(f"runner is ready: {card.name} ({card.family}), {card.default_width}x{card.default_height}")

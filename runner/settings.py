@@ -1,0 +1,78 @@
+"""Settings of the runner: environment variables `RUNNER_…`; the flags of `runner serve` override them."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from httpbase.logs import LogFormat, LogLevel
+from schemas import defaults, limits
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Names end in their unit."""
+
+    model_config = SettingsConfigDict(env_prefix="RUNNER_", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8002, ge=0, le=65535, description="0 lets the system choose.")
+    model: Path = Field(default=Path("models/pocket"), description="Folder of the model bundle to serve.")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda:\d+)$",
+        description="`cpu`, `cuda:0` …; `auto` takes the first GPU where onnxruntime has CUDA, else the CPU.",
+    )
+    app: str = Field(default="fal-ai/fast-lcm-diffusion", description="The `owner/alias` that the model answers to.")
+    authsvc_url: str = Field(
+        default="http://127.0.0.1:8001",
+        description="The token service, for `Authorization: Key` credentials.",
+    )
+    jwks_url: str = Field(
+        default="", description="Public keys of the token service; default: its `/.well-known/jwks.json`."
+    )
+    issuer: str = Field(default=defaults.ISSUER, description="`iss` that a token must carry.")
+    audience: str = Field(default=defaults.AUDIENCE, description="`aud` that a token must carry.")
+    tls_cert: Path | None = Field(default=None, description="Certificate chain, PEM. Together with tls_key.")
+    tls_key: Path | None = Field(default=None, description="Private key, PEM.")
+    tls_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Serve TLS here and plain text on `port`. Without it `port` itself speaks TLS.",
+    )
+    idle_timeout_s: float = Field(
+        default=60, gt=0, description="A session without input for so long ends with fal's TIMEOUT."
+    )
+    max_session_s: int = Field(
+        default=limits.SESSION_DEFAULT_S,
+        gt=0,
+        le=limits.SESSION_MAX_S,
+        description="How long a session may last.",
+    )
+    max_connections: int = Field(default=1000, gt=0, description="Sockets served at once.")
+    max_message_bytes: int = Field(
+        default=limits.MESSAGE_MAX_BYTES, gt=0, description="A larger message closes the session with 1009."
+    )
+    generate_timeout_s: float = Field(
+        default=120,
+        gt=0,
+        description="A generation that takes longer, waiting included, is answered UNAVAILABLE.",
+    )
+    worker_threads: int = Field(default=0, ge=0, description="onnxruntime threads of a worker; 0: all cores.")
+    shutdown_timeout_s: float = Field(default=10, gt=0, description="Grace for running work at SIGTERM.")
+    log_level: LogLevel = Field(default="info", description="The least severe lines to log.")
+    log_format: LogFormat = Field(default="text", description="Log lines as text or as one JSON object each.")
+
+    @model_validator(mode="after")
+    def _tls_needs_both(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: set both or neither")
+        if self.tls_port is not None and self.tls_cert is None:
+            raise ValueError("tls_port needs tls_cert and tls_key")
+        return self
+
+    @property
+    def resolved_jwks_url(self) -> str:
+        """`jwks_url`, or where authsvc publishes its keys."""
+        return self.jwks_url or f"{self.authsvc_url.rstrip('/')}/.well-known/jwks.json"
