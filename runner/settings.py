@@ -10,6 +10,9 @@ from httpbase.logs import LogFormat, LogLevel
 from schemas import defaults, limits
 
 
+_HTTP_URL = r"^https?://[^/\s]+\S*$"
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Names end in their unit."""
 
@@ -29,7 +32,9 @@ class Settings(BaseSettings):
         description="The token service, for `Authorization: Key` credentials.",
     )
     jwks_url: str = Field(
-        default="", description="Public keys of the token service; default: its `/.well-known/jwks.json`."
+        default="",
+        pattern=r"^(https?://[^/\s]+\S*)?$",
+        description="Public keys of the token service; default: its `/.well-known/jwks.json`.",
     )
     issuer: str = Field(default=defaults.ISSUER, description="`iss` that a token must carry.")
     audience: str = Field(default=defaults.AUDIENCE, description="`aud` that a token must carry.")

@@ -1,0 +1,102 @@
+"""The runner's commands as a person or a script calls them: exit status, one clear line, files that are right."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.processes import run_module
+
+
+def test_generate_writes_the_picture_and_says_its_seed(tiny_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    done = run_module("runner", "generate", "--model", str(tiny_bundle), "a red circle", "-o", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    with Image.open(out) as picture:
+        assert picture.size == (said["width"], said["height"]) == (64, 64)
+    again = tmp_path / "again.png"
+    repeat = ["--seed", str(said["seed"]), "-o", str(again)]
+    run_module("runner", "generate", "--model", str(tiny_bundle), "a red circle", *repeat)
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_generate_takes_a_size_a_format_and_a_picture_to_start_from(tiny_bundle: Path, tmp_path: Path) -> None:
+    pictures = []
+    for colour in ("red", "blue"):
+        source, out = tmp_path / f"{colour}.png", tmp_path / f"{colour}-out.jpg"
+        Image.new("RGB", (50, 70), colour).save(source)
+        options = ["--image", str(source), "--size", "32x64", "--seed", "1", "--strength", "0.5", "-o", str(out)]
+        done = run_module("runner", "generate", "--model", str(tiny_bundle), "a circle", *options)
+        assert done.returncode == 0, done.stderr
+        pictures.append(Image.open(out))
+    assert {(picture.format, picture.size) for picture in pictures} == {("JPEG", (32, 64))}
+    assert (np.asarray(pictures[0]) != np.asarray(pictures[1])).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--size", "30x30"], "nearest size"),
+        (["--size", "enormous"], "image_size"),
+        (["--steps", "0"], "num_inference_steps"),
+        (["--strength", "2"], "strength"),
+        (["-o", "/nonexistent/out.png"], "No such file"),
+    ],
+)
+def test_generate_says_in_one_line_what_to_mend(tiny_bundle: Path, options: list[str], words: str) -> None:
+    done = run_module("runner", "generate", "--model", str(tiny_bundle), "a circle", *options)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_check_passes_a_whole_bundle(tiny_bundle: Path) -> None:
+    done = run_module("runner", "check", str(tiny_bundle), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"model": "tiny", "family": "lcm", "size": "64x64", "ok": True}
+
+
+def test_check_names_the_file_that_was_changed(tiny_bundle: Path, tmp_path: Path) -> None:
+    for file in tiny_bundle.rglob("*"):
+        if file.is_file():
+            copy = tmp_path / file.relative_to(tiny_bundle)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    graph = tmp_path / "step.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
+    done = run_module("runner", "check", str(tmp_path))
+    assert done.returncode == 1
+    assert "step.onnx" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--port", "70000"], "--port, RUNNER_PORT"),
+        (["--device", "tpu"], "--device, RUNNER_DEVICE"),
+        (["--tls-cert", "only.pem"], "tls_cert and tls_key go together"),
+        (["--tls-cert", "no.pem", "--tls-key", "no.key"], "No such file"),
+        (["--authsvc-url", "not a url"], "authsvc_url"),
+    ],
+)
+def test_serve_refuses_settings_that_cannot_work(flags: list[str], words: str) -> None:
+    done = run_module("runner", "serve", "--port", "0", *flags)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "export", "check", "generate"])
+def test_every_command_explains_itself_with_an_example(command: str) -> None:
+    done = run_module("runner", command, "--help")
+    assert done.returncode == 0
+    assert f"python -m runner {command}" in done.stdout
+
+
+def test_wrong_usage_is_status_2() -> None:
+    assert run_module("runner", "generate").returncode == 2
