@@ -9,8 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from httpbase.logs import LogFormat, LogLevel
 from schemas import defaults, limits
 
-
-_HTTP_URL = r"^https?://[^/\s]+\S*$"
+_HTTP_URL = r"https?://[^/\s]+\S*"
 
 
 class Settings(BaseSettings):
@@ -29,11 +28,12 @@ class Settings(BaseSettings):
     app: str = Field(default="fal-ai/fast-lcm-diffusion", description="The `owner/alias` that the model answers to.")
     authsvc_url: str = Field(
         default="http://127.0.0.1:8001",
+        pattern=rf"^{_HTTP_URL}$",
         description="The token service, for `Authorization: Key` credentials.",
     )
     jwks_url: str = Field(
         default="",
-        pattern=r"^(https?://[^/\s]+\S*)?$",
+        pattern=rf"^({_HTTP_URL})?$",
         description="Public keys of the token service; default: its `/.well-known/jwks.json`.",
     )
     issuer: str = Field(default=defaults.ISSUER, description="`iss` that a token must carry.")
@@ -58,11 +58,6 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=1000, gt=0, description="Sockets served at once.")
     max_message_bytes: int = Field(
         default=limits.MESSAGE_MAX_BYTES, gt=0, description="A larger message closes the session with 1009."
-    )
-    generate_timeout_s: float = Field(
-        default=120,
-        gt=0,
-        description="A generation that takes longer, waiting included, is answered UNAVAILABLE.",
     )
     worker_threads: int = Field(default=0, ge=0, description="onnxruntime threads of a worker; 0: all cores.")
     shutdown_timeout_s: float = Field(default=10, gt=0, description="Grace for running work at SIGTERM.")
