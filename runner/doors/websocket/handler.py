@@ -1,0 +1,153 @@
+"""pywsgi's handler of one connection, with the upgrade to a WebSocket."""
+
+import logging
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from types import TracebackType
+
+import gevent
+from gevent.pywsgi import Input, WSGIHandler
+from geventwebsocket.handler import WebSocketHandler as GeventWebSocketHandler
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Response
+
+from runner.doors.websocket import handshake
+from runner.doors.websocket.connection import WebSocket
+from runner.doors.websocket.options import Refusal
+from runner.doors.websocket.transport import Transport
+from schemas.errors import CloseCode
+
+logger = logging.getLogger(__name__)
+
+
+class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-websocket has no types
+    """Keeps gevent-websocket's contract and none of its protocol code.
+
+    An application finds its connection as `environ["wsgi.websocket"]` and keeps it until it returns. What
+    is not a handshake goes to the same application as plain HTTP.
+    """
+
+    def run_application(self) -> None:
+        """Answer one request: refuse it, hand it on, or run a session."""
+        if not handshake.asks_for_websocket(self.environ):
+            WSGIHandler.run_application(self)
+            return
+        answer = handshake.answer(self.command, self.path, self.request_version, self.headers)
+        refusal = answer if isinstance(answer, Refusal) else self.server.gate(self.environ)
+        if refusal is not None:
+            self._refuse(refusal)
+        elif isinstance(answer, Response):
+            self._upgrade(answer)
+            self.run_websocket()
+
+    def run_websocket(self) -> None:
+        """Run the application on an open connection and close it after."""
+        websocket: WebSocket = self.environ["wsgi.websocket"]
+        self.server.clients.add(websocket)
+        try:
+            websocket.close(self._run_session())
+        finally:
+            websocket.abort()  # the application was killed; else all is closed already
+            self.server.clients.discard(websocket)
+            self.environ["wsgi.websocket"] = None
+
+    def _refuse(self, refusal: Refusal) -> None:
+        status = HTTPStatus(refusal.status)
+        # The peer may have sent frames or a body after its handshake: none of it is the next request.
+        self.wsgi_input = Input(self.rfile, content_length=0)
+        self.start_response(f"{status.value} {status.phrase}", [*refusal.headers, ("Connection", "close")])
+        self.result = [refusal.body]
+        self.process_result()
+
+    def _upgrade(self, response: Response) -> None:
+        websocket = WebSocket(self._transport(), self.server.options)
+        self.environ["wsgi.websocket"] = websocket  # from now on `start_response` adds no HTTP framing
+        self.environ["wsgi.websocket_version"] = "13"
+        self.start_response("101 Switching Protocols", list(response.headers.raw_items()))
+        self.write(b"")
+        websocket.start()
+
+    def _transport(self) -> Transport:
+        # pywsgi reads ahead: the first frames may have come in one segment with the handshake.
+        self.socket.setblocking(False)
+        try:
+            read_ahead = self.rfile.read1() or b""
+        except OSError:  # TLS says so when there is nothing
+            read_ahead = b""
+        self.socket.setblocking(True)
+        self.rfile.close()
+        return Transport(self.socket, read_ahead, self.server.options.send_stall_timeout_s)
+
+    def _run_session(self) -> CloseCode:
+        """Run the application; the code to close with unless it closed by itself."""
+        statuses = ["200"]
+
+        def start_response(status: str, *_: object) -> Callable[[bytes], int]:
+            statuses.append(status)
+            return len  # PEP 3333's write(): the 101 is out, so what it is given goes nowhere
+
+        try:
+            self._exhaust(self.application(self.environ, start_response))
+        except ConnectionClosed:
+            return CloseCode.NORMAL
+        except (Exception, gevent.Timeout):
+            # Whatever went wrong inside, the peer is told no more than that something did.
+            logger.exception("session on %r failed", self.environ["PATH_INFO"])
+            return CloseCode.INTERNAL_ERROR
+        # Flask turns an exception into a 500 by itself.
+        return CloseCode.NORMAL if statuses[-1] < "4" else CloseCode.INTERNAL_ERROR
+
+    def _exhaust(self, response: Iterable[bytes]) -> None:
+        try:
+            deque(response, maxlen=0)
+        finally:
+            getattr(response, "close", bool)()  # PEP 3333: called if there is one, whatever happened
+
+    # HTTP: nothing a client sends is logged but its method and path, for queries carry tokens.
+
+    @property
+    def logger(self) -> logging.Logger:
+        """Where gevent-websocket logs."""
+        return logger
+
+    def log_request(self) -> None:
+        """Log a request without its query; sessions are logged by who knows whose they are."""
+        if self.code != HTTPStatus.SWITCHING_PROTOCOLS and self.environ is not None:
+            logger.info("%s %r %s", self.command, self.environ["PATH_INFO"], self.code)
+
+    def read_requestline(self) -> str:
+        """The next request line; "" (which ends the connection) when none comes in time."""
+        patience = self.server.options.header_timeout_s
+        self.server.idle.add(gevent.getcurrent())
+        try:
+            return str(gevent.with_timeout(patience, super().read_requestline, timeout_value=""))
+        finally:
+            self.server.idle.discard(gevent.getcurrent())
+
+    def read_request(self, raw_requestline: str) -> bool:
+        """Read the headers.
+
+        Raises:
+            TimeoutError: They did not end in time.
+            ValueError: They are not HTTP.
+        """
+        with gevent.Timeout(self.server.options.header_timeout_s, TimeoutError):
+            return bool(super().read_request(raw_requestline))
+
+    def _handle_client_error(self, ex: Exception) -> tuple[str, bytes]:
+        # pywsgi would log the request line and print a traceback for too many headers.
+        logger.info("no HTTP request from %s: %s", self.client_address, type(ex).__name__)
+        status = HTTPStatus.REQUEST_TIMEOUT if isinstance(ex, TimeoutError) else HTTPStatus.BAD_REQUEST
+        return str(status.value), handshake.refusal(status).serialize()
+
+    def handle_error(self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        """Log what the application or the gate did not catch, and answer 500 if nothing was answered yet."""
+        self.close_connection = True
+        if issubclass(kind, gevent.GreenletExit):
+            return
+        error_id = str(uuid.uuid4())
+        logger.error("request failed (error id %s)", error_id, exc_info=(kind, error, traceback))
+        if not self.headers_sent:
+            self._refuse(handshake.refusal(HTTPStatus.INTERNAL_SERVER_ERROR, error_id))

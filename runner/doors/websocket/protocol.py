@@ -1,0 +1,111 @@
+"""Frames in, whole messages out: the sans-I/O half of a connection.
+
+`websockets` parses, unmasks and answers frames; this adds what it leaves to its I/O layers (assembling
+messages, checking text) and the two places where its server is stricter than browsers can bear.
+"""
+
+import codecs
+import logging
+
+from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.protocol import Protocol, Side, State
+
+Message = bytes | str
+
+# Below this level the base class says "connection closed", but not whose.
+_logger = logging.getLogger(__name__)
+_logger.setLevel(logging.WARNING)
+
+_NORMAL_CLOSE = Close(CloseCode.NORMAL_CLOSURE, "")
+_new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class MessageProtocol(Protocol):
+    """The server's end of an open connection, one step above frames.
+
+    Feed it with `receive_data` and `receive_eof`; after each, send what `data_to_send` returns and take the
+    finished messages with `messages_received`.
+    """
+
+    def __init__(self, *, max_message_bytes: int, max_frame_bytes: int, max_fragments: int) -> None:
+        super().__init__(Side.SERVER, max_size=(max_message_bytes, max_frame_bytes), logger=_logger)
+        self.debug = False  # whatever the level becomes: it would log every frame, prompts and pictures
+        self.frames_received = 0
+        """How many frames have come, control frames included."""
+        self._max_fragments = max_fragments
+        self._fragments: list[Message] = []
+        self._text_decoder: codecs.IncrementalDecoder | None = None
+        self._messages: list[Message] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither side has begun to close."""
+        return self.state is State.OPEN
+
+    @property
+    def in_mid_frame(self) -> bool:
+        """Whether more bytes of a frame are sure to come."""
+        return bool(self.reader.buffer)
+
+    def messages_received(self) -> list[Message]:
+        """The messages finished since the last call: str for text, bytes for binary."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Process a frame: control frames are answered, data frames are put together.
+
+        Raises:
+            ProtocolError: The frame breaks RFC 6455; the caller closes with 1002.
+            UnicodeDecodeError: Text is not UTF-8; the caller closes with 1007.
+        """
+        self.frames_received += 1
+        if frame.opcode is Opcode.CLOSE:
+            # A close between the fragments of a message is lawful (RFC 6455 §5.5, Autobahn case 7.1.5).
+            self.current_size = None
+        if frame.opcode is Opcode.PING and not self.is_open:
+            return  # a pong after our close helps nobody and could block behind what the peer has not read
+        super().recv_frame(frame)
+        self.events.clear()
+        if self.close_sent is not None and self.close_sent.code == CloseCode.NO_STATUS_RCVD:
+            self.close_sent = _NORMAL_CLOSE  # what `send_frame` made of the echo
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            self._receive_fragment(frame)
+
+    def send_frame(self, frame: Frame) -> None:
+        """Queue a frame. An echo of an empty close becomes 1000.
+
+        The official JavaScript client reports the 1005 that an empty close stands for as an error.
+        """
+        if frame.opcode is Opcode.CLOSE and not frame.data:
+            frame = Frame(Opcode.CLOSE, _NORMAL_CLOSE.serialize())
+        super().send_frame(frame)
+
+    def fail(self, code: CloseCode | int, reason: str = "") -> None:
+        """Close at once because of what the peer did, and forget its half-sent message."""
+        self._fragments.clear()
+        super().fail(code, reason)
+
+    def _receive_fragment(self, frame: Frame) -> None:
+        if len(self._fragments) >= self._max_fragments:
+            self.fail(CloseCode.MESSAGE_TOO_BIG, f"message exceeds limit of {self._max_fragments} frames")
+            return
+        if frame.opcode is not Opcode.CONT:
+            self._text_decoder = _new_utf8_decoder() if frame.opcode is Opcode.TEXT else None
+        self._fragments.append(self._payload(frame))
+        frame.data = b""  # the suspended parser keeps the frame while the connection is idle
+        if frame.fin:
+            self._messages.append(self._joined())
+
+    def _payload(self, frame: Frame) -> Message:
+        if self._text_decoder is None:
+            return bytes(frame.data)
+        # Frame by frame, so that a long text that went wrong early is not waited for (RFC 6455 §8.1).
+        return self._text_decoder.decode(bytes(frame.data), final=frame.fin)
+
+    def _joined(self) -> Message:
+        fragments, self._fragments = self._fragments, []
+        if len(fragments) == 1:
+            return fragments[0]
+        empty: Message = b"" if self._text_decoder is None else ""
+        return empty.join(fragments)  # type: ignore[arg-type]  # all of one kind
