@@ -1,0 +1,32 @@
+"""What a request handler needs, reached through the application and never through a global of ours."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from flask import Flask, current_app
+
+from authsvc.database import Database
+from authsvc.settings import Settings
+
+_EXTENSION: Final = "authsvc"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The parts of one application. `clock` gives unix time in seconds."""
+
+    settings: Settings
+    database: Database
+    clock: Callable[[], float]
+
+    def attach(self, app: Flask) -> None:
+        """Makes this the context of an application."""
+        app.extensions[_EXTENSION] = self
+
+
+def context() -> Context:
+    """The context of the application that handles the current request."""
+    found = current_app.extensions[_EXTENSION]
+    assert isinstance(found, Context)
+    return found

@@ -1,0 +1,1 @@
+"""One blueprint a subject; beside each, the operations that openapi.yaml lists."""
