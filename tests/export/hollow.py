@@ -1,0 +1,30 @@
+"""Checkpoints with everything that is looked at before torch reads a weight, and no weight."""
+
+import json
+from pathlib import Path
+
+WEIGHTS = {
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+}
+
+
+def write(path: Path, content: object = None) -> None:
+    """Write a JSON file, an empty object if nothing is said."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({} if content is None else content))
+
+
+def hollow_checkpoint(folder: Path) -> Path:
+    """Make one in `folder`."""
+    write(folder / "model_index.json", {"_class_name": "StableDiffusionXLPipeline"})
+    write(folder / "scheduler" / "scheduler_config.json", {"prediction_type": "epsilon"})
+    for component, stem in WEIGHTS.items():
+        write(folder / component / "config.json", {"of": component})
+        write(folder / component / f"{stem}.safetensors")
+    for tokenizer in ("tokenizer", "tokenizer_2"):
+        write(folder / tokenizer / "vocab.json")
+        write(folder / tokenizer / "merges.txt")
+    return folder
