@@ -1,0 +1,106 @@
+// node driver.mjs SCENARIO '{"runner": "ws://…", "authsvc": "http://…", "key": "id:secret"}'
+// Runs one scenario with the official client and prints what it saw as one JSON line.
+import { createFalClient } from "@fal-ai/client";
+import { selfHost, sockets, tokenProvider } from "./host.mjs";
+
+const APP = "fal-ai/fast-lcm-diffusion";
+const [, , scenario, argument] = process.argv;
+const at = JSON.parse(argument);
+selfHost(at.runner);
+const fal = createFalClient();
+
+/** A connection whose results and errors can be awaited one by one. */
+function open(app, options = {}) {
+  const seen = { results: [], errors: [], waiting: [] };
+  const wake = () => seen.waiting.splice(0).forEach((resolve) => resolve());
+  const connection = fal.realtime.connect(app, {
+    connectionKey: crypto.randomUUID(),
+    throttleInterval: 0,
+    tokenProvider: tokenProvider(at.authsvc, at.key),
+    tokenExpirationSeconds: 120,
+    onResult: (result) => (seen.results.push(result), wake()),
+    onError: (error) => (seen.errors.push(error), wake()),
+    ...options,
+  });
+  seen.until = async (condition) => {
+    while (!condition(seen)) await new Promise((resolve) => seen.waiting.push(resolve));
+  };
+  return { connection, seen };
+}
+
+/** What of a result the test looks at. */
+const summary = (result) => ({
+  ...result,
+  images: result.images.map((image) => ({
+    ...image,
+    content: Buffer.from(image.content).toString("base64"),
+  })),
+});
+
+const errors = (seen) => seen.errors.map(({ message, status, body }) => ({ message, status, body }));
+
+const scenarios = {
+  async result() {
+    const provider = tokenProvider(at.authsvc, at.key);
+    const { connection, seen } = open(APP, { tokenProvider: provider });
+    connection.send({ prompt: "a red circle", seed: 7, request_id: "one", sync_mode: true });
+    await seen.until(() => seen.results.length + seen.errors.length > 0);
+    connection.close();
+    const code = await sockets[0].closing;
+    return { results: seen.results.map(summary), errors: errors(seen), code, asked: provider.calls };
+  },
+
+  async image_to_image() {
+    const { connection, seen } = open(`${APP}/image-to-image`);
+    connection.send({
+      prompt: "a red circle", seed: 7, strength: 0.5, image_bytes: new Uint8Array(Buffer.from(at.image, "base64")),
+    });
+    await seen.until(() => seen.results.length + seen.errors.length > 0);
+    return { results: seen.results.map(summary), errors: errors(seen) };
+  },
+
+  async reconnect_after_idle() {
+    const provider = tokenProvider(at.authsvc, at.key);
+    const { connection, seen } = open(APP, { tokenProvider: provider });
+    connection.send({ prompt: "a red circle", request_id: "before" });
+    await seen.until(() => seen.results.length + seen.errors.length === 1);
+    const code = await sockets[0].closing; // the runner's idle timeout
+    connection.send({ prompt: "a red circle", request_id: "after" });
+    await seen.until(() => seen.results.length + seen.errors.length === 2);
+    return { ids: seen.results.map((result) => result.request_id), errors: errors(seen), code,
+             sockets: sockets.length, tokens: provider.calls.length };
+  },
+
+  async refused() {
+    const provider = at.token === undefined ? tokenProvider(at.authsvc, at.key, at.apps) : async () => at.token;
+    const { connection, seen } = open(APP, { tokenProvider: provider });
+    connection.send({ prompt: "a red circle" });
+    await seen.until(() => seen.errors.length >= 2); // the message, then the close
+    return { results: seen.results.length, errors: errors(seen), code: await sockets[0].closing };
+  },
+
+  async field_error_then_result() {
+    const { connection, seen } = open(APP);
+    connection.send({ prompt: "a red circle", num_inference_steps: 0, request_id: "bad" });
+    await seen.until(() => seen.results.length + seen.errors.length === 1);
+    connection.send({ prompt: "a red circle", request_id: "good" });
+    await seen.until(() => seen.results.length === 1 || seen.errors.length === 2);
+    return { ids: seen.results.map((result) => result.request_id), errors: errors(seen), sockets: sockets.length };
+  },
+
+  async newest_wins() {
+    const { connection, seen } = open(APP, { maxBuffering: 2 });
+    connection.send({ prompt: "warm up", request_id: "first" });
+    await seen.until(() => seen.results.length === 1);
+    for (let n = 1; n <= at.count; n += 1) connection.send({ prompt: `picture ${n}`, seed: n, request_id: `${n}` });
+    await seen.until(() => seen.results.some((result) => result.request_id === `${at.count}`));
+    return {
+      ids: seen.results.slice(1).map((result) => result.request_id),
+      dropped: seen.results.slice(1).reduce((sum, result) => sum + result.dropped_inputs, 0),
+      errors: errors(seen),
+    };
+  },
+};
+
+console.log(JSON.stringify(await scenarios[scenario]()));
+process.exit(0); // open sockets and refresh timers would keep Node alive
