@@ -8,6 +8,8 @@ import time
 
 from flask import Flask, Response, g, request
 
+from httpbase.logs import request_level
+
 logger = logging.getLogger(__name__)
 
 
@@ -24,7 +26,8 @@ def _start() -> None:
 def _finish(response: Response) -> Response:
     elapsed_ms = (time.perf_counter() - g.started_at) * 1000
     # %r: a path with a line break in it cannot forge a second line.
-    logger.info(
+    logger.log(
+        request_level(request.path),
         "%s %r %d %.1f ms key=%s",
         request.method,
         request.path,

@@ -13,6 +13,7 @@ from flask import Flask, Response, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
+from httpbase.logs import request_level
 from schemas.errors import FieldError
 from schemas.problems import KINDS, problem
 
@@ -64,7 +65,8 @@ def _http_error(error: HTTPException) -> Response:
     detail = error.fields if isinstance(error, InvalidBody) else _sentence(error, status)
     headers = [(name, value) for name, value in error.get_headers() if name != "Content-Type"]
     error_id = str(uuid.uuid4())
-    logger.info("refused %s %r with %d (error id %s)", request.method, request.path, status, error_id)
+    level = request_level(request.path)
+    logger.log(level, "refused %s %r with %d (error id %s)", request.method, request.path, status, error_id)
     return problem_response(status, detail, error_id, headers)
 
 

@@ -35,3 +35,8 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
     # Libraries that narrate their own work on every request or start.
     for name in ("alembic", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def request_level(path: str) -> int:
+    """The level to log a request at: whoever watches a service asks for its health every few seconds."""
+    return logging.DEBUG if path.startswith("/health/") else logging.INFO

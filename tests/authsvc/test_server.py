@@ -184,8 +184,8 @@ def test_no_secret_is_printed_or_logged(authsvc_server: Served) -> None:
 def test_json_mode_prints_and_logs_objects_alone(tmp_path: Path) -> None:
     env = {"AUTHSVC_DATA_DIR": str(tmp_path)}
     with start_process(module("authsvc", "serve", "--port", "0", "--json"), env) as process:
-        httpx.get(f"{process.url}/health/live")
-        process.wait_for_line("/health/live")
+        httpx.get(f"{process.url}/.well-known/jwks.json")
+        process.wait_for_line("/.well-known/jwks.json")
         lines = [json.loads(line) for line in process.lines]
     assert lines[0] == {"url": process.url}
     assert {"time", "level", "logger", "message"} == set(lines[1])

@@ -13,6 +13,7 @@ from geventwebsocket.handler import WebSocketHandler as GeventWebSocketHandler
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Response
 
+from httpbase.logs import request_level
 from runner.doors.websocket import handshake
 from runner.doors.websocket.connection import WebSocket
 from runner.doors.websocket.options import Refusal
@@ -115,7 +116,8 @@ class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-
     def log_request(self) -> None:
         """Log a request without its query; sessions are logged by who knows whose they are."""
         if self.code != HTTPStatus.SWITCHING_PROTOCOLS and self.environ is not None:
-            logger.info("%s %r %s", self.command, self.environ["PATH_INFO"], self.code)
+            path = self.environ["PATH_INFO"]
+            logger.log(request_level(path), "%s %r %s", self.command, path, self.code)
 
     def read_requestline(self) -> str:
         """The next request line; "" (which ends the connection) when none comes in time."""
