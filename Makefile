@@ -40,7 +40,7 @@ $(EXPORT_READY): pyproject.toml
 	@touch $@
 
 test-export: $(EXPORT_READY) ## the exporter against diffusers (installs torch into .venv-export)
-	$(EXPORT_VENV)/bin/python -m pytest -m export tests/export
+	$(EXPORT_VENV)/bin/python -m pytest -m export tests/export tests/pocket
 
 bench: $(READY) ## the benchmarks; results go to bench/results
 	$(BIN)/python -m bench.latency

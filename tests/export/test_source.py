@@ -71,7 +71,7 @@ class TestFolder:
         with pytest.raises(errors.UnsupportedCheckpoint, match=r"model_index\.json is not"):
             source.resolve(str(checkpoint))
 
-    @pytest.mark.parametrize("name", ["/no/such/folder", "no-such-folder", "a/b/c", "../x"])
+    @pytest.mark.parametrize("name", ["/no/such/folder", "no-such-folder", "a/b/c", "../no-such-folder"])
     def test_neither_a_folder_nor_a_hub_id(self, name: str) -> None:
         with pytest.raises(errors.SourceNotFound, match="neither a folder nor a hub id"):
             source.resolve(name)
