@@ -11,10 +11,12 @@ import click
 from pydantic import ValidationError
 from waitress.server import create_server
 
-from web.app import create_app
+from web.app import FORM_MAX_BYTES, create_app
 from web.settings import Settings
 
 THREADS = 8
+CONNECTIONS_MAX = 1000
+REQUEST_TIMEOUT_S = 20
 
 
 @click.group()
@@ -31,7 +33,18 @@ def serve(host: str | None, port: int | None) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it narrates every request
     settings = _settings({"host": host, "port": port})
     listener = _listen(settings.host, settings.port)
-    server = create_server(create_app(settings), sockets=[listener], threads=THREADS, ident=None)
+    server = create_server(
+        create_app(settings),
+        sockets=[listener],
+        threads=THREADS,
+        ident=None,
+        # Before Flask's own limit is asked, waitress would take a whole gigabyte in and spool it to disk.
+        max_request_body_size=FORM_MAX_BYTES,
+        # Half-sent requests hold a connection each: room for many, and not for long.
+        connection_limit=CONNECTIONS_MAX,
+        channel_timeout=REQUEST_TIMEOUT_S,
+        cleanup_interval=5,
+    )
     signal.signal(signal.SIGTERM, _stop)
     click.echo(f"demo site ready on {_url(settings.host, listener)}")
     server.run()  # returns after KeyboardInterrupt or SystemExit, its threads done

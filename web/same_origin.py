@@ -12,4 +12,11 @@ def is_same_origin(sec_fetch_site: str | None, origin: str | None, host: str) ->
     """Judge by the headers of these names whether a page of our own made the request."""
     if sec_fetch_site is not None:
         return sec_fetch_site in ("same-origin", "none")  # none: typed into the address bar
-    return origin is None or urlsplit(origin).netloc == host
+    return origin is None or _netloc(origin) == host
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # `http://[`: no browser sends it
+        return None

@@ -15,6 +15,7 @@ FORGED = [
     {"Origin": "https://evil.example"},
     {"Origin": "http://localhost:9999"},
     {"Origin": "null"},  # a sandboxed frame
+    {"Origin": "http://["},  # no URL at all
     {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
 ]
 
