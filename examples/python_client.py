@@ -15,7 +15,7 @@ APP = "fal-ai/fast-lcm-diffusion"
 def sync(prompt: str) -> bytes:
     """One picture over a synchronous connection."""
     with fal_client.realtime(APP, use_jwt=False) as connection:
-        connection.send({"prompt": prompt, "seed": 7})
+        connection.send({"prompt": prompt, "seed": 8})
         return connection.recv()["images"][0]["content"]
 
 
@@ -23,7 +23,7 @@ async def asynchronous(prompts: list[str]) -> list[bytes]:
     """Several pictures over one asynchronous connection, in order."""
     async with fal_client.realtime_async(APP, use_jwt=False) as connection:
         for prompt in prompts:
-            await connection.send({"prompt": prompt, "seed": 7})
+            await connection.send({"prompt": prompt, "seed": 8})
         return [(await connection.recv())["images"][0]["content"] for _ in prompts]
 
 

@@ -37,11 +37,12 @@ def test_a_taken_port_is_said_in_one_line() -> None:
 
 
 def test_a_body_too_large_is_refused_before_it_is_taken_in() -> None:
-    with start_process(module("web", "serve", "--port", "0"), ENV) as process:
-        with socket.create_connection(("127.0.0.1", process.port)) as client:
-            client.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
-            client.settimeout(30)
-            assert client.recv(4096).startswith(b"HTTP/1.1 413")
+    with (
+        start_process(module("web", "serve", "--port", "0"), ENV) as process,
+        socket.create_connection(("127.0.0.1", process.port), timeout=30) as client,
+    ):
+        client.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 413")
 
 
 def test_half_sent_requests_leave_room_for_whole_ones() -> None:
