@@ -13,7 +13,10 @@ SECURITY_SCHEMES: Final[dict[str, dict[str, Any]]] = {
         "type": "apiKey",
         "in": "header",
         "name": "Authorization",
-        "description": "`Key <key_id>:<key_secret>`, as `python -m authsvc keys create` prints it.",
+        "description": (
+            "The word `Key`, a space, and the key as `python -m authsvc keys create` prints it: "
+            "`Key <key_id>:<key_secret>`."
+        ),
     }
 }
 

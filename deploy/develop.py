@@ -57,6 +57,8 @@ class Workspace:
 
     def api_key(self) -> str:
         """A development API key for every app, minted by authsvc's own command line."""
+        if not (self.folder / "authsvc" / "authsvc.sqlite3").exists():
+            (self.folder / "api-key").unlink(missing_ok=True)  # its database is gone, and it with it
         return self._kept("api-key", self._create_api_key)
 
     def _create_api_key(self) -> str:
@@ -162,6 +164,8 @@ def announce_when_ready(running: list[Service], workspace: Workspace) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not all(service.is_ready() for service in running):
         if time.monotonic() > deadline:
+            waiting = ", ".join(service.name for service in running if not service.is_ready())
+            print(f"make run: not ready after {READY_TIMEOUT_S} s: {waiting}; the lines above say why", flush=True)
             return
         time.sleep(0.3)
     # Written at once, so that no service's log line gets between its lines; long lines stay whole for copying.
