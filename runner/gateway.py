@@ -37,7 +37,12 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.engine = EngineClient(settings.model, settings.device, threads=settings.worker_threads or None)
+        self.engine = EngineClient(
+            settings.model,
+            settings.device,
+            threads=settings.worker_threads or None,
+            stall_s=settings.stall_timeout_s,
+        )
         self._token_service = TokenService(settings.authsvc_url, settings.resolved_jwks_url)
         self._jwks = JwksCache(self._token_service.fetch_keys)
         self._door = RealtimeDoor(SessionRules(settings.idle_timeout_s, settings.max_session_s))
@@ -142,7 +147,7 @@ def run(settings: Settings) -> None:
 
 
 def announce_ready(engine: EngineClient) -> None:
-    """Say on stdout when the first picture can be drawn, or why none ever will."""
+    """Say on stdout when the first picture can be drawn, or why none can so far."""
     try:
         engine.wait_ready()
     except EngineUnavailable as error:

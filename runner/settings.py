@@ -60,6 +60,11 @@ class Settings(BaseSettings):
         default=limits.MESSAGE_MAX_BYTES, gt=0, description="A larger message closes the session with 1009."
     )
     worker_threads: int = Field(default=0, ge=0, description="onnxruntime threads of a worker; 0: all cores.")
+    stall_timeout_s: float = Field(
+        default=60,
+        ge=5,
+        description="A worker silent over a request for so long, at most twice, is replaced; one step must fit in.",
+    )
     shutdown_timeout_s: float = Field(default=10, gt=0, description="Grace for running work at SIGTERM.")
     log_level: LogLevel = Field(default="info", description="The least severe lines to log.")
     log_format: LogFormat = Field(default="text", description="Log lines as text or as one JSON object each.")

@@ -33,3 +33,5 @@ GUIDANCE_SCALE_MAX: Final = 20.0
 SEED_MAX: Final = 2**63 - 1
 IMAGE_SIDE_MAX_PX: Final = 14142  # fal's ImageSize bound (contract §6)
 IMAGE_BYTES_MAX: Final = 12 * 1024 * 1024
+IMAGE_INPUT_PIXELS_MAX: Final = 4096 * 4096  # a phone's camera makes 12 megapixels
+IMAGE_INPUT_SIDE_MAX_PX: Final = 16384

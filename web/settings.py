@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     cookie_secure: bool = Field(
         default=False, description="Set it behind https: browsers then send the cookie there alone."
     )
-    login_hours: float = Field(default=12, gt=0, le=24 * 30, description="How long a login lasts; a restart of the site ends it earlier.")
+    login_hours: float = Field(
+        default=12, gt=0, le=24 * 30, description="How long a login lasts; a restart of the site ends it earlier."
+    )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes any free port.")

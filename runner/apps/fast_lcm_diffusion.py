@@ -21,9 +21,6 @@ APP_ID: Final = "fal-ai/fast-lcm-diffusion"
 SEED_DRAWN_MAX: Final = 2**32
 """Seeds we draw stay below this: JavaScript's numbers hold them exactly, so a client can send one back."""
 
-_FIELDS: Final = {"width": "image_size", "height": "image_size"}
-"""Fields of a generation that go by another name in an input."""
-
 
 class FastLcmDiffusion:
     """The app, on an engine that serves an LCM.
@@ -54,12 +51,7 @@ class FastLcmDiffusion:
             GenerationError: the engine cannot, see its subclasses.
         """
         request = complete(received, self._card())
-        try:
-            result = self._engine.generate(request)
-        except InvalidRequest as error:
-            field = pictures.picture_field(received) if error.field == "image" else error.field
-            raise InvalidRequest(_FIELDS.get(field, field), error.message, error.kind) from None
-        return _output(received, request, result)
+        return _output(received, request, self._engine.generate(request))
 
     def image_to_image(self, received: RealtimeInput) -> RealtimeOutput:
         """As `generate`, for an input that must bring a picture."""
@@ -95,6 +87,7 @@ def complete(received: RealtimeInput, card: ModelCard) -> GenerationRequest:
         seed=secrets.randbelow(SEED_DRAWN_MAX) if seed is None else seed,
         num_images=received.num_images,
         image=image,
+        image_field=pictures.picture_field(received),
         strength=received.strength if image else 1.0,
         output_format=received.format,
     )

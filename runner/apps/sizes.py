@@ -4,6 +4,7 @@ from math import sqrt
 from typing import Literal
 
 from runner.engine.request import InvalidRequest, ModelCard
+from schemas import limits
 from schemas.images import ImageSize
 
 Size = tuple[int, int]
@@ -56,7 +57,8 @@ def _exact(size: Size, card: ModelCard) -> Size:
 
 
 def _in_multiples(side: float, card: ModelCard) -> int:
-    return max(round(side / card.size_multiple), 1) * card.size_multiple
+    most = limits.IMAGE_SIDE_MAX_PX // card.size_multiple  # inputs with longer sides are refused unread
+    return min(max(round(side / card.size_multiple), 1), most) * card.size_multiple
 
 
 def _pixels(size: Size) -> int:

@@ -100,8 +100,8 @@ class EngineClient:
         """Block until the engine is READY.
 
         Raises:
-            EngineUnavailable: it FAILED, was stopped, or took more than `timeout` seconds; the message has
-                the detail and is for the operator.
+            EngineUnavailable: it has FAILED, if only for now, was stopped, or took more than `timeout` seconds;
+                the message has the detail and is for the operator.
         """
         self._supervisor.wait_settled(timeout)
         if self.state is not EngineState.READY:

@@ -1,8 +1,8 @@
 """What the gateway and a worker say to each other: one msgpack map a frame, `type` says which.
 
 gateway to worker: Generate, Cancel.
-worker to gateway: Loading …, then Ready or CannotStart; for each Generate Started, then one of Finished,
-Refused, Failed. A cancelled generation may end without a word.
+worker to gateway: Loading …, then Ready or CannotStart; for each Generate Started,
+Progress … while it takes long, then one of Finished, Refused, Failed. A cancelled generation may end without a word.
 """
 
 from dataclasses import dataclass
@@ -64,6 +64,14 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """The worker is still at this request and has got further. Without it, silence would mean nothing."""
+
+    id: int
+    type: Literal["progress"] = "progress"
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The request's result."""
 
@@ -93,7 +101,7 @@ class Failed:
 
 
 FromGateway = Generate | Cancel
-FromWorker = Loading | Ready | CannotStart | Started | Finished | Refused | Failed
+FromWorker = Loading | Ready | CannotStart | Started | Progress | Finished | Refused | Failed
 Message = FromGateway | FromWorker
 
 

@@ -1,24 +1,25 @@
 """Pictures from users, decoded with suspicion, and pictures for users, encoded.
 
-Only JPEG, PNG and WebP get as far as a decoder, and only after their header says that they are not too big:
-Pillow knows dozens of formats, some of which start other programs.
+Only JPEG, PNG and WebP get as far as a decoder, and only after they have been found to be neither too big
+nor made of too many parts: Pillow knows dozens of formats, some of which start other programs.
 """
 
 import io
+import math
 import warnings
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
+from runner.engine.containers import has_too_many_parts
 from runner.engine.request import GeneratedImage, InvalidRequest, OutputFormat
-
-SOURCE_PIXELS_MAX: Final = 32 * 1024 * 1024
-"""A phone's camera makes up to 12 to 24 megapixels; decoded, each takes 3 or 4 bytes."""
+from schemas import limits
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _JPEG_QUALITY: Final = 92
+_QUARTER_TURNS: Final = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _PNG_LEVEL: Final = 1  # a frame is sent once: time matters more than the last tenth of its size
 
 
@@ -35,16 +36,18 @@ def decode(data: bytes, width: int, height: int, field: str) -> NDArray[np.uint8
         uint8 [height, width, 3], RGB.
 
     Raises:
-        InvalidRequest: it is none of these formats, damaged, cut short or too big.
+        InvalidRequest: it is none of these formats, damaged, cut short, too big or too costly to decode.
     """
     if not _is_known(data):
         raise InvalidRequest(field, "not a JPEG, PNG or WebP picture", "image_load_error")
+    if has_too_many_parts(data):
+        raise InvalidRequest(field, "has too many scans or segments; save it again", "image_load_error")
     try:
         with (
             warnings.catch_warnings(action="ignore"),
             Image.open(io.BytesIO(data), formats=_FORMATS) as image,
         ):
-            _check_pixels(image, field)
+            _check_size(image, field)
             return np.asarray(_fitted(image, width, height), dtype=np.uint8)
     except (InvalidRequest, MemoryError):
         raise
@@ -72,13 +75,14 @@ def _is_known(data: bytes) -> bool:
     return data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
 
 
-def _check_pixels(image: Image.Image, field: str) -> None:
-    if image.width * image.height > SOURCE_PIXELS_MAX:
+def _check_size(image: Image.Image, field: str) -> None:
+    if max(image.size) > limits.IMAGE_INPUT_SIDE_MAX_PX or math.prod(image.size) > limits.IMAGE_INPUT_PIXELS_MAX:
         raise _too_large(field)
 
 
 def _too_large(field: str) -> InvalidRequest:
-    return InvalidRequest(field, f"has more than {SOURCE_PIXELS_MAX} pixels", "image_too_large")
+    bounds = f"{limits.IMAGE_INPUT_PIXELS_MAX} pixels, or than {limits.IMAGE_INPUT_SIDE_MAX_PX} on one side"
+    return InvalidRequest(field, f"has more than {bounds}", "image_too_large")
 
 
 def _fitted(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -86,5 +90,8 @@ def _fitted(image: Image.Image, width: int, height: int) -> Image.Image:
     # covers both orientations, since EXIF may turn the picture.
     side = max(width, height)
     image.draft("RGB", (side, side))
-    upright = ImageOps.exif_transpose(image).convert("RGB")
-    return upright.resize((width, height), Image.Resampling.LANCZOS)
+    is_turned = image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
+    colours = image if image.mode == "RGB" else image.convert("RGB")
+    # Turned once it is small, since turning copies.
+    size = (height, width) if is_turned else (width, height)
+    return ImageOps.exif_transpose(colours.resize(size, Image.Resampling.LANCZOS))

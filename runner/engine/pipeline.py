@@ -101,7 +101,7 @@ class Pipeline:
 
         Args:
             request: a complete request.
-            is_cancelled: asked before each step.
+            is_cancelled: asked before each step and before each picture is decoded.
 
         Raises:
             InvalidRequest: this model cannot draw that.
@@ -112,11 +112,13 @@ class Pipeline:
         samples = [self.start(prepared, number) for number in range(request.num_images)]
         with _timed(timings, "denoise"):
             while not samples[0].is_done:
-                if is_cancelled():
-                    raise GenerationCancelled
+                _raise_if(is_cancelled)
                 self.denoise_step(samples)
         with _timed(timings, "decode"):
-            images = [self.decode(sample) for sample in samples]
+            images = []
+            for sample in samples:
+                _raise_if(is_cancelled)
+                images.append(self.decode(sample))
         with _timed(timings, "encode"):
             encoded = [pictures.encode(image, request.output_format) for image in images]
         return GenerationResult(encoded, timings)
@@ -184,6 +186,11 @@ class Pipeline:
         guidance_scale = self._description.default_guidance_scale
         for image in (None, blank):
             self.generate(GenerationRequest("", width, height, steps, guidance_scale, seed=0, image=image))
+
+
+def _raise_if(is_cancelled: Callable[[], bool]) -> None:
+    if is_cancelled():
+        raise GenerationCancelled
 
 
 def _check_device(directory: Path, description: bundle.ModelDescription, device: str) -> None:

@@ -1,4 +1,4 @@
-"""Keeps one worker alive: starts it, listens to it, starts another when it dies, gives up if none comes up.
+"""Keeps one worker alive: starts it, listens to it, starts another when it dies, and goes on trying.
 
 For gevent, nothing patched; belongs to the hub's thread, which alone can watch child processes.
 """
@@ -12,23 +12,28 @@ import gevent
 from gevent.event import Event
 
 from runner.engine.child import Outgoing, WorkerProcess
-from runner.engine.messages import CannotStart, Loading, Message, Ready, Started
+from runner.engine.messages import CannotStart, Loading, Message, Progress, Ready, Started
 
 _log = logging.getLogger(__name__)
 
 BACK_OFF_S: Final = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Wait before the first, second … restart since a worker last answered something; the last value repeats."""
 FAILED_STARTS_MAX: Final = 5
-"""Workers that may die in a row before they are ready; after that the engine has FAILED."""
-STALL_S: Final = 300.0
-"""A ready worker that owes answers and is silent for one to two times this long hangs, and is replaced."""
+"""Workers that may die in a row before they are ready; after that the engine has FAILED until one is."""
+STALL_S: Final = 60.0
+"""A ready worker that owes answers and is silent for one to two times this long hangs, and is replaced. It
+speaks between the steps of a request: only a single step can be so slow without a fault."""
 END_GRACE_S: Final = 5.0
 
 _SKIP_HASHES: Final = "--skip-hashes"
 
 
 class EngineState(StrEnum):
-    """STARTING: no worker was ready yet. RESTARTING: one died; what it left waits for the next."""
+    """STARTING: no worker was ready yet. RESTARTING: one died; what it left waits for the next.
+
+    FAILED: nobody is kept waiting. Workers that died are still followed by others, ever more slowly, and the
+    first to be ready ends it: lack of memory passes. Only a bundle that cannot be used ends the trying.
+    """
 
     STARTING = "STARTING"
     READY = "READY"
@@ -50,7 +55,7 @@ class Listener(Protocol):
         """The worker is gone; another will follow, or `engine_failed`."""
 
     def engine_failed(self) -> None:
-        """No worker will come any more."""
+        """No worker is to be expected soon, if ever."""
 
 
 class _CannotStart(Exception):
@@ -100,6 +105,7 @@ class Supervisor:
         self._settled = Event()  # set while the state is one that lasts
         self._grace_s = END_GRACE_S
         self._restarts_since_answer = 0
+        self._failed_starts = 0
         self.restarts = 0
         self.state = EngineState.STOPPED
         self.detail = "not started"
@@ -144,20 +150,27 @@ class Supervisor:
         try:
             self._keep_alive()
         except _CannotStart as error:
-            _log.error("engine failed: %s", error)
-            self._enter(EngineState.FAILED, str(error))
-            self._listener.engine_failed()
+            self._fail(str(error))
 
     def _keep_alive(self) -> None:
-        failed_starts = 0
-        while failed_starts < FAILED_STARTS_MAX:
+        while True:
             was_ready = self._run_worker()
-            failed_starts = 0 if was_ready else failed_starts + 1
+            self._failed_starts = 0 if was_ready else self._failed_starts + 1
+            self._note_death(was_ready)
+            self._back_off()
+
+    def _note_death(self, was_ready: bool) -> None:
+        if self._failed_starts < FAILED_STARTS_MAX:
             state = EngineState.RESTARTING if was_ready else self.state
             self._enter(state, "the worker died; starting another")
             self._listener.worker_died()
-            self._back_off()
-        raise _CannotStart(f"{failed_starts} workers in a row died before they were ready; see the log")
+        elif self._failed_starts == FAILED_STARTS_MAX:
+            self._fail(f"{FAILED_STARTS_MAX} workers in a row died before they were ready; still trying, see the log")
+
+    def _fail(self, detail: str) -> None:
+        _log.error("engine failed: %s", detail)
+        self._enter(EngineState.FAILED, detail)
+        self._listener.engine_failed()
 
     def _back_off(self) -> None:
         attempt = min(self._restarts_since_answer, len(self._back_off_s) - 1)
@@ -194,14 +207,14 @@ class Supervisor:
     def _handle(self, worker: WorkerProcess, message: Message) -> None:
         match message:
             case Loading(detail=detail):
-                self.detail = detail
-                return
+                if self.state is not EngineState.FAILED:  # then why it has failed matters more
+                    self.detail = detail
             case CannotStart(detail=detail):
                 raise _CannotStart(detail)
             case Ready():
                 self._listener.worker_said(message)
                 self._become_ready(worker)
-            case Started():
+            case Started() | Progress():
                 self._listener.worker_said(message)
             case _:
                 self._restarts_since_answer = 0
@@ -213,4 +226,5 @@ class Supervisor:
             self._arguments.append(_SKIP_HASHES)
         for outgoing in self._listener.unanswered():
             worker.post(outgoing)
+        _log.info("worker %d is ready", worker.pid)
         self._enter(EngineState.READY, "ready")

@@ -11,13 +11,14 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from runner.engine.bundle import BundleError
 from runner.engine.framing import FrameDecoder, FramingError, encode_frame
+from runner.engine.heartbeat import Heartbeat
 from runner.engine.inbox import Inbox, Job
 from runner.engine.messages import (
     Cancel,
@@ -28,6 +29,7 @@ from runner.engine.messages import (
     Generate,
     Loading,
     MessageError,
+    Progress,
     Ready,
     Refused,
     Started,
@@ -92,19 +94,33 @@ def _serve(pipeline: "Pipeline", inbox: Inbox, gateway: socket.socket) -> NoRetu
     while True:
         job = inbox.get()
         _send(gateway, Started(job.id))
-        if answer := _answer(pipeline, job, inbox):
+        if answer := _answer(pipeline, job, _checkpoint(job, inbox, gateway)):
             gateway.sendall(answer)
 
 
-def _answer(pipeline: "Pipeline", job: Job, inbox: Inbox) -> bytes | None:
+def _checkpoint(job: Job, inbox: Inbox, gateway: socket.socket) -> Callable[[], bool]:
+    """What a generation asks between steps: whether it is cancelled. Tells the gateway that it got there."""
+    heartbeat = Heartbeat()
+
+    def is_cancelled() -> bool:
+        if heartbeat.is_due():
+            _send(gateway, Progress(job.id))
+        return inbox.is_cancelled(job.id)
+
+    return is_cancelled
+
+
+def _answer(pipeline: "Pipeline", job: Job, is_cancelled: Callable[[], bool]) -> bytes | None:
     """The frame that answers a job, or None if nobody waits for it any more."""
     try:
-        result = pipeline.generate(job.request, lambda: inbox.is_cancelled(job.id))
+        result = pipeline.generate(job.request, is_cancelled)
         return _frame(Finished(job.id, _with_queue_time(result, job)))
     except GenerationCancelled:
         return None
     except InvalidRequest as error:
         return _frame(Refused(job.id, error.field, error.message, error.kind))
+    except ConnectionError:
+        raise  # the gateway has gone
     # Whatever else a request runs into, lack of memory included, is its own misfortune: the next may do.
     except Exception:
         error_id = uuid.uuid4().hex

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runner.apps import sizes
@@ -62,6 +62,7 @@ def test_too_many_pixels() -> None:
 
 
 @given(SIDES, SIDES, st.sampled_from([8, 16, 64]), st.sampled_from([64 * 64, 128 * 128, 1024 * 1024]))
+@example(64, 14142, 64, 1024 * 1024)  # rounded up it would be longer than any side may be
 def test_the_nearest_size_can_always_be_drawn(width: int, height: int, multiple: int, max_pixels: int) -> None:
     card = replace(CARD, size_multiple=multiple, max_pixels=max_pixels)
     nearest = sizes.nearest((width, height), card)

@@ -3,7 +3,8 @@
 die            killed on the spot, as by the out-of-memory killer
 fail, memory   an unforeseen exception
 garble         says something on the socket that is no frame
-hold PATH      waits until somebody has opened the FIFO at PATH for writing and closed it
+hold PATH      waits until somebody has opened the FIFO at PATH for writing and closed it, or it is cancelled
+hang PATH      the same, deaf and dumb
 """
 
 import argparse
@@ -46,6 +47,8 @@ def _faulty(
             os.write(_socket_fd(), b"\xff" * 64)
         case ["hold", path]:
             _hold(path, is_cancelled)
+        case ["hang", path]:
+            _hold(path, lambda: False)
     return _generate(pipeline, request, is_cancelled)
 
 

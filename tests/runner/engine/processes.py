@@ -15,12 +15,13 @@ PATIENCE_S = 30.0
 
 
 class Fifo:
-    """Holds a faulty worker's request: `prompt` makes it wait here until `release`."""
+    """Holds a faulty worker's request: `prompt` makes it wait here until `release`, `deaf_prompt` hang."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
         self.path = path
         self.prompt = f"hold {path}"
+        self.deaf_prompt = f"hang {path}"
         self._writer: int | None = None
 
     def wait_for_worker(self) -> None:

@@ -140,7 +140,7 @@ def test_a_worker_that_says_nonsense_is_replaced(ready: EngineClient) -> None:
 def test_a_worker_that_hangs_is_replaced_and_its_request_run_again(engine, fifo: Fifo) -> None:
     client = engine(stall_s=0.5)
     client.wait_ready(PATIENCE_S)
-    caller = gevent.spawn(client.generate, request(prompt=fifo.prompt))
+    caller = gevent.spawn(client.generate, request(prompt=fifo.deaf_prompt))
     fifo.wait_for_worker()
     with exit_of(client.worker_pid):
         assert client.restarts == 0
@@ -248,10 +248,30 @@ def test_a_bundle_that_goes_bad_fails_those_who_wait(engine, tmp_path: Path, fif
 
 
 @pytest.mark.parametrize("command", [(sys.executable, "-c", "raise SystemExit(3)"), ("/no/such/program",)])
-def test_workers_that_never_get_ready_are_given_up(engine, command) -> None:
+def test_workers_that_never_get_ready_keep_nobody_waiting(engine, command) -> None:
     client = engine(command=command)
     with pytest.raises(EngineUnavailable, match="FAILED: 5 workers in a row"):
         client.wait_ready(PATIENCE_S)
+    with pytest.raises(EngineUnavailable, match="the engine has failed"):
+        client.generate(request())
+
+
+def test_an_engine_whose_workers_died_serves_again_as_soon_as_one_gets_ready(engine, tmp_path: Path) -> None:
+    cure = tmp_path / "cure"
+    code = (
+        "import os, sys;"
+        f"os.path.exists({str(cure)!r}) or sys.exit(3);"
+        f"os.execv(sys.executable, [*{FAULTY_WORKER!r}, *sys.argv[1:]])"
+    )
+    client = engine(command=(sys.executable, "-c", code))
+    with pytest.raises(EngineUnavailable, match="FAILED"):
+        client.wait_ready(PATIENCE_S)
+    cure.touch()
+    with gevent.Timeout(PATIENCE_S):
+        while client.state is EngineState.FAILED:
+            gevent.sleep()
+    assert client.state is EngineState.READY
+    assert client.generate(request()).images
 
 
 def test_stopping_answers_those_who_wait_and_ends_the_worker(ready: EngineClient, fifo: Fifo) -> None:

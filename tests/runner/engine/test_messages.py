@@ -36,6 +36,7 @@ every_message = st.one_of(
     st.builds(messages.Ready, cards),
     st.builds(messages.CannotStart, words),
     st.builds(messages.Started, integers),
+    st.builds(messages.Progress, integers),
     st.builds(messages.Finished, integers, results),
     st.builds(messages.Refused, integers, words, words, words),
     st.builds(messages.Failed, integers, words),

@@ -1,7 +1,10 @@
 import contextlib
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,10 @@ from runner.engine.request import InvalidRequest
 from tests.runner.engine.conftest import picture
 
 KINDS = ["JPEG", "PNG", "WEBP"]
+PEAK_MAX_MIB = 300
+"""WebP takes 260: its decoder has two canvases, Pillow two copies. The others stay below 150."""
+QUARTER_TURN = Image.Exif()
+QUARTER_TURN[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
 
 
 def refusal(data: bytes) -> InvalidRequest:
@@ -54,9 +61,7 @@ def test_a_jpeg_is_never_decoded_smaller_than_wanted(size: tuple[int, int]) -> N
 
 
 def test_exif_orientation_turns_the_picture_upright() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
-    decoded = pictures.decode(picture("JPEG", 64, 64, exif=exif), 64, 64, "image_bytes")
+    decoded = pictures.decode(picture("JPEG", 64, 64, exif=QUARTER_TURN), 64, 64, "image_bytes")
     np.testing.assert_allclose(decoded[4].mean(axis=0), [255, 0, 0], atol=12)  # left became top
     np.testing.assert_allclose(decoded[-4].mean(axis=0), [0, 0, 255], atol=12)
 
@@ -88,9 +93,50 @@ def test_cut_short(kind: str, part: float) -> None:
     assert refusal(buffer.getvalue()[: int(buffer.tell() * part)]).kind == "image_load_error"
 
 
-@pytest.mark.parametrize("size", [(8192, 8192), (2**31 - 1, 2**31 - 1), (100_000, 1000)])
+@pytest.mark.parametrize(
+    "size",
+    [(8192, 8192), (4097, 4096), (2**31 - 1, 2**31 - 1), (1, 33_000_000), (33_000_000, 1), (16_385, 1)],
+)
 def test_a_decompression_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
     assert refusal(png_header(*size)).kind == "image_too_large"
+
+
+def noisy(kind: str, mode: str, size: tuple[int, int], **save: Any) -> bytes:
+    """Noise in large patches, so that it neither takes long to make nor compresses to nothing."""
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 80).convert(mode).resize(size, Image.Resampling.NEAREST).save(buffer, kind, **save)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        (noisy("PNG", "RGBA", (4096, 4096), compress_level=1), (64, 64)),
+        (noisy("JPEG", "RGB", (4096, 4096), progressive=True, exif=QUARTER_TURN), (64, 64)),
+        (noisy("WEBP", "RGBA", (4096, 4096), quality=0, method=0), (64, 64)),
+        (noisy("PNG", "L", (1024, 16384)), (32768, 8)),
+        (noisy("PNG", "L", (16384, 1024)), (8, 32768)),
+    ],
+    ids=["PNG", "progressive JPEG", "WebP", "tall to wide", "wide to tall"],
+)
+def test_the_largest_pictures_take_a_bounded_amount_of_memory(data: bytes, size: tuple[int, int]) -> None:
+    # VmHWM instead of ru_maxrss: that one starts from what the parent had.
+    code = (
+        "import re, sys; from pathlib import Path; from runner.engine import pictures;"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) // 1024;"
+        "data = sys.stdin.buffer.read(); before = peak();"
+        "pictures.decode(data, int(sys.argv[1]), int(sys.argv[2]), 'image_bytes'); print(peak() - before)"
+    )
+    command = [sys.executable, "-c", code, *map(str, size)]
+    assert 0 < int(subprocess.run(command, input=data, capture_output=True, check=True).stdout) < PEAK_MAX_MIB
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_counts(kind: str) -> None:
+    buffer = io.BytesIO()
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], duration=100)
+    np.testing.assert_allclose(pictures.decode(buffer.getvalue(), 16, 16, "x").mean(axis=(0, 1)), [255, 0, 0], atol=4)
 
 
 @settings(max_examples=150, deadline=None)

@@ -172,6 +172,12 @@ def test_a_cancelled_generation_stops_before_its_next_step(pipeline: Pipeline) -
     assert next(answers, "asked three times") == "asked three times"
 
 
+def test_every_step_and_every_decoding_asks_first(pipeline: Pipeline) -> None:
+    asked: list[bool] = []
+    pipeline.generate(request(num_inference_steps=4, num_images=3), lambda: bool(asked.append(True)))
+    assert len(asked) == 4 + 3
+
+
 def test_timings_name_every_stage(pipeline: Pipeline) -> None:
     timings = pipeline.generate(request(image=picture("JPEG"))).timings
     assert set(timings) == {"encode_image", "text", "denoise", "decode", "encode"}

@@ -20,6 +20,7 @@ from runner.engine.messages import (
     Generate,
     Loading,
     Message,
+    Progress,
     Ready,
     Refused,
     Started,
@@ -44,7 +45,12 @@ class Conversation:
         self.socket.sendall(b"".join(encode_frame(encode_message(message)) for message in messages))
 
     def hear(self) -> Message | None:
-        """The next message; None at the end."""
+        """The next message but for Progress, which depends on the time; None at the end."""
+        while isinstance(message := self.hear_anything(), Progress):
+            pass
+        return message
+
+    def hear_anything(self) -> Message | None:
         while not self._heard:
             data = self.socket.recv(65536)
             if not data:
@@ -116,6 +122,14 @@ def test_a_running_request_can_be_cancelled(ready: Conversation, fifo: Fifo) -> 
     fifo.wait_for_worker()
     ready.say(Cancel(1))
     assert [ready.hear(), ready.hear()] == [Started(1), Started(2)]
+    fifo.release()
+
+
+def test_a_slow_request_is_known_to_get_further(ready: Conversation, fifo: Fifo) -> None:
+    ready.say(Generate(1, request(prompt=fifo.prompt)))
+    fifo.wait_for_worker()
+    assert [ready.hear_anything() for _ in range(3)] == [Started(1), Progress(1), Progress(1)]
+    ready.say(Cancel(1))
     fifo.release()
 
 
