@@ -1,4 +1,4 @@
-"""One log line for each request: its path without the query, never a header, never a body.
+"""One log line for each request: its path without query and credentials, never a header, never a body.
 
 So no key and no token can get into it.
 """
@@ -8,7 +8,7 @@ import time
 
 from flask import Flask, Response, g, request
 
-from httpbase.logs import request_level
+from httpbase.logs import loggable_path, request_level
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def _finish(response: Response) -> Response:
         request_level(request.path),
         "%s %r %d %.1f ms key=%s",
         request.method,
-        request.path,
+        loggable_path(request.path),
         response.status_code,
         elapsed_ms,
         g.get("key_id", "-"),

@@ -9,6 +9,8 @@ import io
 import logging
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from http.client import HTTPMessage
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +26,7 @@ from werkzeug.wrappers import Response
 from authsvc.app import create_app
 from authsvc.settings import Settings
 from httpbase import logs
+from httpbase.framing import check_framing
 from schemas import limits
 
 if TYPE_CHECKING:
@@ -35,8 +38,8 @@ REQUEST_TIMEOUT_S: Final = 15
 GRACEFUL_TIMEOUT_S: Final = 10
 MAX_CONNECTIONS: Final = 2000
 
+_BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _REQUEST_TIMEOUT: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-
 _INTERNAL_ERROR: Final = b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -47,7 +50,24 @@ class _Handler(WSGIHandler):
 
     def handle_one_request(self) -> Any:
         # None, which closes the connection, when nothing or half a head came in time.
-        return gevent.with_timeout(self.server.request_timeout_s, super().handle_one_request, timeout_value=None)
+        outcome = gevent.with_timeout(self.server.request_timeout_s, super().handle_one_request, timeout_value=None)
+        if isinstance(outcome, tuple):
+            _, error_answer = outcome
+            self._send_at_once(error_answer)
+            return None
+        return outcome
+
+    def _send_at_once(self, answer: bytes) -> None:
+        """Into the kernel's buffer or nowhere: no deadline is left to end a wait for one that never reads."""
+        self.socket.settimeout(0.0)
+        with suppress(OSError):
+            self.socket.sendall(answer)
+
+    def MessageClass(self, *args: Any) -> HTTPMessage:  # type: ignore[override]  # the stub lacks an argument
+        """The headers, unless they leave open where the body ends; after this pywsgi resolves that its own way."""
+        headers = super().MessageClass(*args)
+        check_framing(headers)
+        return headers
 
     def read_requestline(self) -> str:
         if self.server.is_stopping:
@@ -74,17 +94,26 @@ class _Handler(WSGIHandler):
     ) -> None:
         """Ends a request that was not answered: the views answer their own errors."""
         self.close_connection = True
-        is_late = isinstance(error, gevent.Timeout)
+        answer = self._error_answer(error)
+        if answer is not None and not self.headers_sent:
+            self._send_at_once(answer)
+
+    def _error_answer(self, error: BaseException | None) -> bytes | None:
+        """What ends a request; None where the server stops."""
+        if isinstance(error, gevent.Timeout):
+            return _REQUEST_TIMEOUT
+        if isinstance(error, OSError):  # the connection's: the views answer their own
+            logger.info("request from %s broke off: %s", self.client_address, type(error).__name__)
+            return _BAD_REQUEST
         if isinstance(error, Exception):
             logger.error("request failed", exc_info=error)
-        elif not is_late:
-            return  # the server stops
-        if not self.headers_sent:
-            self.socket.sendall(_REQUEST_TIMEOUT if is_late else _INTERNAL_ERROR)
+            return _INTERNAL_ERROR
+        return None
 
-    def log_error(self, msg: str, *args: Any) -> None:
+    def _handle_client_error(self, ex: Exception) -> tuple[str, bytes]:
         """Says that a client spoke no HTTP, without its words: there could be a token in them."""
-        logger.info("no HTTP request from %s", self.client_address)
+        logger.info("no HTTP request from %s: %s", self.client_address, type(ex).__name__)
+        return "400", _BAD_REQUEST
 
     def log_request(self) -> None:
         """Leaves it to `authsvc.request_log`: pywsgi would log the query too."""

@@ -13,7 +13,7 @@ from flask import Flask, Response, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from httpbase.logs import request_level
+from httpbase.logs import loggable_path, request_level
 from schemas.errors import FieldError
 from schemas.problems import KINDS, problem
 
@@ -65,8 +65,8 @@ def _http_error(error: HTTPException) -> Response:
     detail = error.fields if isinstance(error, InvalidBody) else _sentence(error, status)
     headers = [(name, value) for name, value in error.get_headers() if name != "Content-Type"]
     error_id = str(uuid.uuid4())
-    level = request_level(request.path)
-    logger.log(level, "refused %s %r with %d (error id %s)", request.method, request.path, status, error_id)
+    level, path = request_level(request.path), loggable_path(request.path)
+    logger.log(level, "refused %s %r with %d (error id %s)", request.method, path, status, error_id)
     return problem_response(status, detail, error_id, headers)
 
 

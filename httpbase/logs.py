@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 from typing import Final, Literal
 
@@ -9,6 +10,10 @@ LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+_PATH_MAX_CHARS: Final = 200
+# A token (RFC 7519: the header of every JWT begins so) or an API key, to the end of its path segment.
+_SECRET: Final = re.compile(r"(eyJ|lcmk_)[^/]*")
 
 
 class JsonFormatter(logging.Formatter):
@@ -40,3 +45,9 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
 def request_level(path: str) -> int:
     """The level to log a request at: whoever watches a service asks for its health every few seconds."""
     return logging.DEBUG if path.startswith("/health/") else logging.INFO
+
+
+def loggable_path(path: str) -> str:
+    """What a log may say of a path: clients put credentials there that belong in a query or a header."""
+    shown = _SECRET.sub(r"\1…", path.partition("?")[0])
+    return shown if len(shown) <= _PATH_MAX_CHARS else f"{shown[:_PATH_MAX_CHARS]}…"

@@ -60,7 +60,7 @@ class TokenResponse(BaseModel):
 
     token: str
     expires_at: int = Field(description="Unix time, seconds.")
-    expires_in: int = Field(description="Seconds.")
+    expires_in: int = Field(ge=0, le=limits.TOKEN_DURATION_MAX_S, description="Seconds.")
     allowed_apps: list[str] = Field(description="What the token opens: the request, narrowed to the key's scope.")
 
 

@@ -53,9 +53,15 @@ def read(query: str, authorization: str | None) -> Credentials | None:
 
 
 def parameter(query: str, name: str) -> str | None:
-    """The value of a query parameter that should be there once; the last one where it is repeated."""
-    values = _parameters(query).get(name)
-    return values[-1] if values else None
+    """The value of a query parameter, or None.
+
+    Raises:
+        ValueError: it is there more than once, and no reader could say which one counts; the text is for the peer.
+    """
+    values = _parameters(query).get(name, [])
+    if len(values) > 1:
+        raise ValueError("must be there once")
+    return values[0] if values else None
 
 
 def _parameters(query: str) -> dict[str, list[str]]:

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from runner.apps.framework import RealtimeEndpoint
 from runner.engine.request import EngineUnavailable, GenerationFailed, InvalidRequest
 from runner.protocol import failures
+from runner.protocol.failures import Failure
 from runner.protocol.session import Close, Send, Session, Wait, Work
 from schemas import limits
 from schemas.errors import CloseCode
@@ -70,6 +71,7 @@ class Driver:
             if not self._closing:
                 worker.kill()
             worker.join()
+            self._session.discard()
 
     def _read(self) -> None:
         while (message := self._socket.receive()) is not None:
@@ -123,14 +125,22 @@ class Driver:
     def _run(self, received: BaseModel) -> None:
         try:
             self._session.succeed(self._endpoint.run(received).model_dump())
-        except InvalidRequest as error:
-            self._session.fail(failures.invalid_field(error.field, error.message, error.kind))
-        except EngineUnavailable:
-            self._session.fail(failures.unavailable())
-        except GenerationFailed as error:
-            self._session.fail(failures.internal(error.error_id))
-        # An endpoint is anybody's code: what it raises is logged under an id and costs one answer.
-        except Exception:
-            error_id = uuid.uuid4().hex
-            log.exception("endpoint failed (%s)", error_id)
-            self._session.fail(failures.internal(error_id))
+        # An endpoint is anybody's code: what it raises costs one answer.
+        except Exception as error:
+            self._session.fail(_failure(error))
+            # gevent's `AsyncResult.get` makes a cycle of what it raises and its frames, `received` in one of them.
+            error.__traceback__ = None
+
+
+def _failure(error: Exception) -> Failure:
+    """What the peer is told; an error that nobody foresaw is logged under the id that the peer gets."""
+    match error:
+        case InvalidRequest():
+            return failures.invalid_field(error.field, error.message, error.kind)
+        case EngineUnavailable():
+            return failures.unavailable()
+        case GenerationFailed():
+            return failures.internal(error.error_id)
+    error_id = uuid.uuid4().hex
+    log.error("endpoint failed (%s)", error_id, exc_info=error)
+    return failures.internal(error_id)

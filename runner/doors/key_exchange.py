@@ -87,8 +87,12 @@ class KeyExchange:
 
     def _ask(self, name: bytes, key: str, path: str) -> _Answer:
         """Joins the request that is under way, or starts one: a greenlet of its own, which outlives any asker."""
+
+        def request() -> _Answer:  # a closure: gevent prints a greenlet's arguments, and the key must not be one
+            return self._request(name, key, path)
+
         if name not in self._asking:
-            self._asking[name] = gevent.spawn(self._request, name, key, path)
+            self._asking[name] = gevent.spawn(request)
         answer: _Answer = self._asking[name].get()
         return answer
 

@@ -69,7 +69,7 @@ def read_max_buffering(query: str) -> int | None:
     """The `max_buffering` of a query string; None where it is not given.
 
     Raises:
-        ValueError: It is not a whole number from 1 to 60; the text is for the peer.
+        ValueError: It is not one whole number from 1 to 60; the text is for the peer.
     """
     value = credentials.parameter(query, BUFFERING_PARAMETER)
     if value is None:

@@ -38,7 +38,7 @@ class PublishedKeys:
 
 
 class TokenService:
-    """The token service over HTTP. Every call blocks its greenlet, at most about twice `timeout_s`.
+    """The token service over HTTP. Every call blocks its greenlet, at most twice `timeout_s`.
 
     Args:
         base_url: For example `http://127.0.0.1:8001`.
@@ -98,9 +98,11 @@ class TokenService:
             raise AccessUnavailable("the token service answered in an unknown form") from None
 
     def _request(self, method: str, url: httpx.URL, **options: Any) -> _Answer:
-        answer: _Answer | AccessUnavailable = gevent.get_hub().threadpool.apply(
-            self._request_in_thread, (method, url), options
-        )
+        # httpx has no deadline for a whole head. A thread that is left behind ends with its connection.
+        with gevent.Timeout(2 * self._timeout_s, AccessUnavailable("the token service answers too slowly")):
+            answer: _Answer | AccessUnavailable = gevent.get_hub().threadpool.apply(
+                self._request_in_thread, (method, url), options
+            )
         if isinstance(answer, AccessUnavailable):
             raise answer
         return answer

@@ -5,6 +5,7 @@ size of the message: both formats can announce, in a byte each, containers that 
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from math import isfinite
 from typing import Any, Final, NoReturn
@@ -19,6 +20,12 @@ ITEMS_MAX: Final = 4096
 
 KEY_MAX_CHARS: Final = 200
 """A field error repeats the keys on its way: they stay short."""
+
+DECODED_MAX_BYTES: Final = limits.MESSAGE_MAX_BYTES + 1024 * 1024
+"""Memory of a decoded message: its containers, and characters that take four bytes outside ASCII, included."""
+
+JSON_INTEGER_MAX_CHARS: Final = 20
+"""A 64-bit integer with its sign. The time to read an integer grows with the square of its digits."""
 
 JSON_STRUCTURE_MAX: Final = 3 * limits.PROMPT_MAX_CHARS
 """`[`, `{` and `,` in a JSON text: a prompt and a negative prompt of nothing else still pass."""
@@ -38,7 +45,14 @@ def decode(message: bytes | str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DecodeError(f"a message is a map of fields, not {_KINDS.get(type(value), 'a bare value')}")
     _check_values(value)
+    if size_bytes(value) > DECODED_MAX_BYTES:
+        raise DecodeError("the strings are too long: outside ASCII a character counts as four bytes")
     return value
+
+
+def size_bytes(message: dict[str, Any]) -> int:
+    """The memory that a decoded message takes."""
+    return sum(sys.getsizeof(value) for _, value in _walk(message))
 
 
 def encode_result(result: dict[str, Any]) -> bytes:
@@ -111,16 +125,22 @@ def _decode_json(message: str) -> Any:
         raise DecodeError("the JSON text has too many elements")
     budget = _Budget()
     try:
-        return json.loads(message, object_pairs_hook=budget.map, parse_constant=_refuse_constant)
+        return json.loads(message, object_pairs_hook=budget.map, parse_int=_integer, parse_constant=_refuse_constant)
     except DecodeError:
         raise
-    # ValueError also covers integers of more than 4300 digits; RecursionError is how json meets deep nesting.
+    # RecursionError is how json meets deep nesting.
     except (ValueError, RecursionError):
         raise DecodeError("not a JSON object: send one object as text, or msgpack as binary") from None
 
 
 def _refuse_extension(code: int, data: bytes) -> NoReturn:
     raise DecodeError("msgpack extension types are not accepted: send plain values")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > JSON_INTEGER_MAX_CHARS:
+        raise DecodeError(f"an integer has at most {JSON_INTEGER_MAX_CHARS} digits")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> NoReturn:

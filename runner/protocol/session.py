@@ -30,7 +30,9 @@ class SessionRules:
     max_buffering: int | None = None
     """The peer's `max_buffering`, 1 to 60. None: every input is answered, and reading pauses when full."""
     max_waiting_items: int = 256
-    max_waiting_bytes: int = 2 * limits.MESSAGE_MAX_BYTES
+    max_waiting_bytes: int = limits.MESSAGE_MAX_BYTES
+    """Memory of the inputs that wait; the one that passes this mark still does, and one more is worked on. So a
+    session holds at most this and two messages of `codec.DECODED_MAX_BYTES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ class _Input:
     """A message that was read: valid, or already known to fail. `request_id` pairs it with its answer."""
 
     content: BaseModel | Failure
-    request_id: str | None
+    size_bytes: int
+    request_id: str | None = None
 
 
 class Session:
@@ -111,7 +114,7 @@ class Session:
         if self._current is None and isinstance(self._last, Wait):
             self._current = received
         else:
-            self._mailbox.put(received, len(message))
+            self._mailbox.put(received, received.size_bytes)
 
     def next(self, now: float) -> Action:
         """What the worker does next. After `Work` it calls `succeed` or `fail` before it asks again."""
@@ -130,6 +133,11 @@ class Session:
         request_id = self._current.request_id if self._current else None
         self._answer = codec.encode_control(failure.message(request_id))
         self._current = None
+
+    def discard(self) -> None:
+        """Forgets all inputs and answers: the peer is gone, and pictures are large."""
+        self._close(Close(CloseCode.NORMAL))
+        self._answer, self._last = None, Wait(None)
 
     def _decide(self, now: float) -> Action:
         if self._answer is None and not self._closing:
@@ -173,11 +181,12 @@ class Session:
         try:
             fields = codec.decode(message)
         except codec.DecodeError as error:
-            return _Input(failures.undecodable(str(error)), None)
+            return _Input(failures.undecodable(str(error)), len(message))
+        size_bytes, request_id = codec.size_bytes(fields), _request_id(fields)
         try:
-            return _Input(self._input_model.model_validate(fields), _request_id(fields))
+            return _Input(self._input_model.model_validate(fields), size_bytes, request_id)
         except ValidationError as error:
-            return _Input(failures.invalid_input(error, fields), _request_id(fields))
+            return _Input(failures.invalid_input(error, fields), size_bytes, request_id)
 
 
 def _request_id(fields: Mapping[str, Any]) -> str | None:

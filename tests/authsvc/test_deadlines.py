@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HALF_A_BODY = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -74,6 +75,30 @@ def test_what_is_no_http_is_400_and_not_logged(
     assert exchange(server, junk).startswith(b"HTTP/1.1 400 ")
     assert "no HTTP request from" in caplog.text
     assert "nonsense" not in caplog.text + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(HALF_A_BODY, id="body cut short"),
+        pytest.param(CHUNKED + b"4\r\nbo", id="chunk cut short"),
+        pytest.param(CHUNKED + b"zz\r\n", id="chunk without a length"),
+        pytest.param(GET[:-2] + b"A: b\r\n" * 101 + b"\r\n", id="101 headers"),
+        pytest.param(HALF_A_BODY.replace(b": 9", b": 1, 1"), id="two lengths"),
+        pytest.param(CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 1\r\n\r\n"), id="chunks and a length"),
+    ],
+)
+def test_a_client_s_broken_request_is_400_and_leaves_no_traceback(
+    server: Server, sent: bytes, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO")
+    with gevent_socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert "request from" in caplog.text
+    assert "Traceback" not in caplog.text + "".join(capfd.readouterr())
 
 
 def test_a_failure_of_the_application_is_500_and_logged(server: Server, caplog: pytest.LogCaptureFixture) -> None:

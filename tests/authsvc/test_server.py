@@ -176,7 +176,9 @@ def test_a_revocation_by_another_process_holds_at_once(authsvc_server: Served) -
 def test_no_secret_is_printed_or_logged(authsvc_server: Served) -> None:
     token = mint(authsvc_server, "/tokens/").json()
     httpx.get(f"{authsvc_server.url}/tokens/?fal_jwt_token={token}")
-    authsvc_server.process.wait_for_line("GET '/tokens/' 405")
+    httpx.get(f"{authsvc_server.url}/tokens/%3Ffal_jwt_token={token}")
+    httpx.get(f"{authsvc_server.url}/docs/{authsvc_server.key}")
+    authsvc_server.process.wait_for_line("GET '/docs/lcmk_…' 404")
     for secret in (token, authsvc_server.key.split(":")[1]):
         assert secret not in authsvc_server.process.text
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from httpbase.logs import JsonFormatter, request_level
+from httpbase.logs import JsonFormatter, loggable_path, request_level
 
 
 def record(message: str, *arguments: object, error: BaseException | None = None) -> logging.LogRecord:
@@ -32,7 +32,28 @@ def test_a_json_line_carries_the_traceback() -> None:
 
 @pytest.mark.parametrize(
     ("path", "level"),
-    [("/health/live", logging.DEBUG), ("/health/ready", logging.DEBUG), ("/healthy", logging.INFO), ("/", logging.INFO)],
+    [
+        ("/health/live", logging.DEBUG),
+        ("/health/ready", logging.DEBUG),
+        ("/healthy", logging.INFO),
+        ("/", logging.INFO),
+    ],
 )
 def test_health_checks_are_logged_for_debugging_alone(path: str, level: int) -> None:
     assert request_level(path) == level
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/tokens/realtime", "/tokens/realtime"),
+        ("/realtime?fal_jwt_token=eyJh.eyJp.c2ln", "/realtime"),  # `%3F`, decoded
+        ("/realtime%3Ffal_jwt_token=eyJh.eyJp.c2ln", "/realtime%3Ffal_jwt_token=eyJ…"),
+        ("/realtime/eyJh.eyJp.c2ln/more", "/realtime/eyJ…/more"),
+        ("/tokens/lcmk_id:c2VjcmV0/x", "/tokens/lcmk_…/x"),
+        ("/tokens/lcmk_id%3Ac2VjcmV0", "/tokens/lcmk_…"),
+        ("/" + "x" * 10_000, "/" + "x" * 199 + "…"),
+    ],
+)
+def test_a_path_is_logged_without_credentials_and_not_at_any_length(path: str, shown: str) -> None:
+    assert loggable_path(path) == shown

@@ -177,6 +177,7 @@ class WebSocket:
         finally:
             self._inbox.end()
             self._transport.close()
+            self._protocol.release()
             self._ended.set()
 
     def _read_while_open(self) -> None:

@@ -4,8 +4,11 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from http import HTTPStatus
+from http.client import HTTPMessage
 from types import TracebackType
+from typing import Any
 
 import gevent
 from gevent.pywsgi import Input, WSGIHandler
@@ -13,7 +16,8 @@ from geventwebsocket.handler import WebSocketHandler as GeventWebSocketHandler
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Response
 
-from httpbase.logs import request_level
+from httpbase.framing import check_framing
+from httpbase.logs import loggable_path, request_level
 from runner.doors.websocket import handshake
 from runner.doors.websocket.connection import WebSocket
 from runner.doors.websocket.options import Refusal
@@ -30,9 +34,34 @@ class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-
     is not a handshake goes to the same application as plain HTTP.
     """
 
+    _deadline: gevent.Timeout
+
+    def handle(self) -> None:
+        """Serve one connection; it ends without a word where its deadline finds nobody who could answer."""
+        self._deadline = gevent.Timeout()
+        try:
+            super().handle()
+        except gevent.Timeout as timeout:
+            if timeout is not self._deadline:
+                raise
+        except OSError:
+            pass  # the peer did not wait to be told what was wrong with its request
+        finally:
+            self._deadline.close()
+            del self._deadline  # it holds the frames that it interrupted, and they this handler
+
+    def handle_one_request(self) -> Any:
+        """Read and answer a request before its deadline; the only wait without one is a session's."""
+        self._deadline.close()
+        # A new one each time: libev starts a timer that was stopped with what was left of it.
+        self._deadline = gevent.Timeout.start_new(self.server.options.request_timeout_s)
+        return super().handle_one_request()
+
     def run_application(self) -> None:
         """Answer one request: refuse it, hand it on, or run a session."""
         if not handshake.asks_for_websocket(self.environ):
+            if handshake.has_body(self.headers):
+                self._leave_body()
             WSGIHandler.run_application(self)
             return
         answer = handshake.answer(self.command, self.path, self.request_version, self.headers)
@@ -54,11 +83,21 @@ class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-
             self.server.clients.discard(websocket)
             self.environ["wsgi.websocket"] = None
 
+    def _leave_body(self) -> None:
+        """Read nothing more: no route takes a body, and pywsgi would wait for all of it before the next request."""
+        self.wsgi_input = self.environ["wsgi.input"] = Input(self.rfile, content_length=0)
+        self.close_connection = True
+
+    def finalize_headers(self) -> None:
+        """Announce the connection's end (RFC 9112 §9.6): pywsgi closes without a word."""
+        super().finalize_headers()
+        if self.close_connection and self.code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self.response_headers.append((b"Connection", b"close"))
+
     def _refuse(self, refusal: Refusal) -> None:
         status = HTTPStatus(refusal.status)
-        # The peer may have sent frames or a body after its handshake: none of it is the next request.
-        self.wsgi_input = Input(self.rfile, content_length=0)
-        self.start_response(f"{status.value} {status.phrase}", [*refusal.headers, ("Connection", "close")])
+        self._leave_body()  # or frames that came after the handshake: neither is the next request
+        self.start_response(f"{status.value} {status.phrase}", list(refusal.headers))
         self.result = [refusal.body]
         self.process_result()
 
@@ -68,6 +107,7 @@ class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-
         self.environ["wsgi.websocket_version"] = "13"
         self.start_response("101 Switching Protocols", list(response.headers.raw_items()))
         self.write(b"")
+        self._deadline.cancel()
         websocket.start()
 
     def _transport(self) -> Transport:
@@ -95,7 +135,7 @@ class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-
             return CloseCode.NORMAL
         except (Exception, gevent.Timeout):
             # Whatever went wrong inside, the peer is told no more than that something did.
-            logger.exception("session on %r failed", self.environ["PATH_INFO"])
+            logger.exception("session on %r failed", loggable_path(self.environ["PATH_INFO"]))
             return CloseCode.INTERNAL_ERROR
         # Flask turns an exception into a 500 by itself.
         return CloseCode.NORMAL if statuses[-1] < "4" else CloseCode.INTERNAL_ERROR
@@ -117,7 +157,7 @@ class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-
         """Log a request without its query; sessions are logged by who knows whose they are."""
         if self.code != HTTPStatus.SWITCHING_PROTOCOLS and self.environ is not None:
             path = self.environ["PATH_INFO"]
-            logger.log(request_level(path), "%s %r %s", self.command, path, self.code)
+            logger.log(request_level(path), "%s %r %s", self.command, loggable_path(path), self.code)
 
     def read_requestline(self) -> str:
         """The next request line; "" (which ends the connection) when none comes in time."""
@@ -138,6 +178,12 @@ class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-
         with gevent.Timeout(self.server.options.header_timeout_s, TimeoutError):
             return bool(super().read_request(raw_requestline))
 
+    def MessageClass(self, *args: Any) -> HTTPMessage:
+        """The headers, unless they leave open where the body ends; after this pywsgi resolves that its own way."""
+        headers: HTTPMessage = super().MessageClass(*args)
+        check_framing(headers)
+        return headers
+
     def _handle_client_error(self, ex: Exception) -> tuple[str, bytes]:
         # pywsgi would log the request line and print a traceback for too many headers.
         logger.info("no HTTP request from %s: %s", self.client_address, type(ex).__name__)
@@ -149,7 +195,14 @@ class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-
         self.close_connection = True
         if issubclass(kind, gevent.GreenletExit):
             return
-        error_id = str(uuid.uuid4())
-        logger.error("request failed (error id %s)", error_id, exc_info=(kind, error, traceback))
+        error_id, status = str(uuid.uuid4()), HTTPStatus.INTERNAL_SERVER_ERROR
+        if error is self._deadline:
+            # Nothing waits for a body here: it is the gate that was slow, or the peer that does not read.
+            logger.info("request not answered in time (error id %s)", error_id)
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            self.socket.settimeout(0.0)  # the deadline comes once: the answer goes into the kernel's buffer or nowhere
+        else:
+            logger.error("request failed (error id %s)", error_id, exc_info=(kind, error, traceback))
         if not self.headers_sent:
-            self._refuse(handshake.refusal(HTTPStatus.INTERNAL_SERVER_ERROR, error_id))
+            with suppress(OSError):  # the peer is gone, or never reads
+                self._refuse(handshake.refusal(status, error_id))

@@ -35,7 +35,7 @@ def answer(method: str, path: str, http_version: str, headers: HTTPMessage) -> R
     Neither extensions nor subprotocols are negotiated. Compression is left out on purpose: JPEG does not
     shrink, and its contexts cost memory.
     """
-    if _has_body(headers) or len(headers.get_all("Host", [])) != 1:
+    if has_body(headers) or len(headers.get_all("Host", [])) != 1:
         return refusal(HTTPStatus.BAD_REQUEST)
     request = Request(path, Headers(headers.items()), method, http_version)
     response = ServerProtocol().accept(request)
@@ -45,8 +45,8 @@ def answer(method: str, path: str, http_version: str, headers: HTTPMessage) -> R
     return refusal(status if status in _DETAILS else HTTPStatus.BAD_REQUEST)
 
 
-def _has_body(headers: HTTPMessage) -> bool:
-    """Whether bytes follow the head that are no frames: they must not be read as some."""
+def has_body(headers: HTTPMessage) -> bool:
+    """Whether bytes follow the head that are neither frames nor the next request: they must not be read as such."""
     return headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers
 
 

@@ -1,5 +1,6 @@
 """Received messages that wait for the application, bounded in bytes."""
 
+import sys
 from collections import deque
 from collections.abc import Iterable
 
@@ -7,12 +8,12 @@ from gevent.event import Event
 
 from runner.doors.websocket.protocol import Message
 
-# What a queued message costs besides its bytes, so that a flood of empty ones fills the inbox too.
+# What a queued message costs besides itself, so that a flood of empty ones fills the inbox too.
 _OVERHEAD_BYTES = 64
 
 
 def _cost(message: Message) -> int:
-    return len(message) + _OVERHEAD_BYTES
+    return sys.getsizeof(message) + _OVERHEAD_BYTES  # one emoji makes every character of a text cost four bytes
 
 
 class Inbox:

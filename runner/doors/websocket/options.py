@@ -30,6 +30,9 @@ class WebSocketOptions:
     """How long the peer's half of the closing handshake is waited for."""
     header_timeout_s: float = 10.0
     """How long a client may take over the TLS handshake, over a request line, and over its headers."""
+    request_timeout_s: float = 15.0
+    """How long a request may take in all, the gate's decision and the last byte of the answer included. It does
+    not count against a session: that begins with the 101."""
     max_connections: int = 1000
     """Connections beyond this wait in the kernel's accept queue."""
 

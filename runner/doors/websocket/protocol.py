@@ -32,9 +32,12 @@ class MessageProtocol(Protocol):
         self.debug = False  # whatever the level becomes: it would log every frame, prompts and pictures
         self.frames_received = 0
         """How many frames have come, control frames included."""
+        self._max_message_bytes = max_message_bytes
         self._max_fragments = max_fragments
         self._fragments: list[Message] = []
         self._text_decoder: codecs.IncrementalDecoder | None = None
+        self._text_bytes = 0
+        self._text_is_wide = False
         self._messages: list[Message] = []
 
     @property
@@ -86,16 +89,33 @@ class MessageProtocol(Protocol):
         self._fragments.clear()
         super().fail(code, reason)
 
+    def release(self) -> None:
+        """Let go of what was received; nothing is fed any more. The parser and its errors lead back here, in cycles."""
+        self.parser.close()
+        self.parser_exc = None
+        self._fragments.clear()
+        self.reader.discard()
+
     def _receive_fragment(self, frame: Frame) -> None:
         if len(self._fragments) >= self._max_fragments:
             self.fail(CloseCode.MESSAGE_TOO_BIG, f"message exceeds limit of {self._max_fragments} frames")
             return
         if frame.opcode is not Opcode.CONT:
             self._text_decoder = _new_utf8_decoder() if frame.opcode is Opcode.TEXT else None
+            self._text_bytes, self._text_is_wide = 0, False
+        if self._text_decoder is not None and self._is_too_large_a_text(bytes(frame.data)):
+            self.fail(CloseCode.MESSAGE_TOO_BIG, "text outside ASCII exceeds a quarter of the limit")
+            return
         self._fragments.append(self._payload(frame))
         frame.data = b""  # the suspended parser keeps the frame while the connection is idle
         if frame.fin:
             self._messages.append(self._joined())
+
+    def _is_too_large_a_text(self, data: bytes) -> bool:
+        """Whether a text would cost more memory than a message may: one emoji makes each character four bytes."""
+        self._text_bytes += len(data)
+        self._text_is_wide = self._text_is_wide or not data.isascii()
+        return self._text_is_wide and 4 * self._text_bytes > self._max_message_bytes
 
     def _payload(self, frame: Frame) -> Message:
         if self._text_decoder is None:

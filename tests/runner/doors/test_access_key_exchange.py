@@ -164,3 +164,13 @@ def test_no_key_is_kept_or_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "S3CRET" not in repr(exchange._kept)
     assert "cannot exchange" in caplog.text
     assert "S3CRET" not in caplog.text
+
+
+def test_an_unforeseen_failure_prints_no_key(capfd: pytest.CaptureFixture[str]) -> None:
+    """gevent prints the greenlet that failed, arguments and all."""
+    exchange = KeyExchange(Service(error=OverflowError()).mint, clock=Clock())
+    refused(exchange, OverflowError, "id:S3CRET")
+    gevent.idle()
+    printed = "".join(capfd.readouterr())
+    assert "OverflowError" in printed
+    assert "S3CRET" not in printed

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import gevent
@@ -10,6 +10,7 @@ import pytest
 from gevent import socket
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
+from gevent.server import StreamServer
 
 from runner.doors.access import AccessUnavailable, KeyRefused
 from runner.doors.token_service import ANSWER_MAX_BYTES, TokenService
@@ -105,7 +106,15 @@ def test_a_key_is_refused(status: str, code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status"), [(b"{}", "200 OK"), (b'"token"', "200 OK"), (MINTED, "429 Slow"), (MINTED, "503 Down")]
+    ("body", "status"),
+    [
+        (b"{}", "200 OK"),
+        (b'"token"', "200 OK"),
+        (MINTED.replace(b"120", b"1" + b"0" * 400), "200 OK"),
+        (MINTED.replace(b"120", b"-1"), "200 OK"),
+        (MINTED, "429 Slow"),
+        (MINTED, "503 Down"),
+    ],
 )
 def test_other_answers_to_a_key_say_nothing_about_it(body: bytes, status: str) -> None:
     with asking(Answering(body, status)) as service:
@@ -143,6 +152,25 @@ def test_a_service_that_drips() -> None:
 
     with asking(dripping, timeout_s=0.1) as service:
         assert unavailable(service) == "the token service's answer is too large or too slow"
+
+
+def test_a_service_that_drips_its_head() -> None:
+    """Every byte starts httpx's read timeout anew."""
+
+    def dripping(connection: socket.socket, _: object) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        with suppress(OSError):
+            while True:
+                connection.sendall(b"A: b\r\n")
+                gevent.sleep(0.01)
+
+    server = StreamServer(("127.0.0.1", 0), dripping)
+    server.start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    service = TokenService(base, base, timeout_s=0.1)
+    assert unavailable(service) == "the token service answers too slowly"
+    service.close()
+    server.stop()
 
 
 def test_the_hub_goes_on_while_the_service_is_asked() -> None:

@@ -156,6 +156,11 @@ def test_max_buffering_in_range(query: str, value: int | None) -> None:
     assert read_max_buffering(query) == value
 
 
+def test_a_doubled_max_buffering_is_refused_as_a_doubled_token_is() -> None:
+    with pytest.raises(ValueError, match="once"):
+        read_max_buffering("max_buffering=1&max_buffering=60")
+
+
 def test_a_flood_without_buffering_is_held_back_and_answered_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
     full = Event()

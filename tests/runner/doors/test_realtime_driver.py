@@ -1,17 +1,25 @@
 """What the driver owes its socket and its memory, told with a socket of the test's own."""
 
-from typing import ClassVar
+import gc
+import weakref
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import gevent
 import msgpack
-from gevent.event import Event
+import pytest
+from gevent.event import AsyncResult, Event
+from gevent.socket import create_connection
 from pydantic import BaseModel
 
 from runner.apps.framework import RealtimeEndpoint
 from runner.doors.driver import Driver, close_reason
+from runner.doors.websocket import WebSocketServer
+from runner.engine.request import InvalidRequest
 from runner.protocol.session import Session, SessionRules
 from schemas.errors import CloseCode
 from tests.runner.doors.door import settle
+from tests.runner.doors.websocket.raw import RawClient, announced, binary, continuation
 
 
 class Prompt(BaseModel):
@@ -67,6 +75,60 @@ def test_an_idle_session_holds_its_last_message_no_longer() -> None:
     assert TrackedMessage.freed == ["freed"]
     socket.ended.set()
     running.get()
+
+
+class TrackedPrompt(Prompt):
+    """Remembers, without holding it, every input that was read."""
+
+    read: ClassVar[list[weakref.ref[Prompt]]] = []
+
+    def model_post_init(self, _: object) -> None:
+        self.read.append(weakref.ref(self))
+
+
+@pytest.fixture
+def no_cycle_collection() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("left_in_the_middle", [b"", announced(1 << 20) + bytes(1 << 10), continuation(b"wrong")])
+def test_nothing_is_kept_of_a_session_that_leaves_while_inputs_wait(
+    left_in_the_middle: bytes, no_cycle_collection: None
+) -> None:
+    """A gateway of little else to do collects cycles minutes later: pictures must not wait for it in one."""
+    TrackedPrompt.read.clear()
+    connections: list[weakref.ref[object]] = []
+
+    def refuse_the_first(received: BaseModel) -> BaseModel:
+        answer: AsyncResult[BaseModel] = AsyncResult()
+        if received is TrackedPrompt.read[0]():
+            answer.set_exception(InvalidRequest("prompt", "not this one"))
+        return answer.get()
+
+    def application(environ: dict[str, Any], _: object) -> list[bytes]:
+        websocket = environ["wsgi.websocket"]
+        connections.extend([weakref.ref(websocket), weakref.ref(websocket._protocol)])
+        endpoint = RealtimeEndpoint(TrackedPrompt, refuse_the_first)
+        Driver(websocket, endpoint, Session(TrackedPrompt, SessionRules(), 0.0), lambda: 0.0).run()
+        return []
+
+    server = WebSocketServer(("127.0.0.1", 0), application, gate=lambda _: None)
+    server.start()
+    client = RawClient(create_connection(("127.0.0.1", server.server_port)))
+    client.handshake(then=binary(msgpack.packb({"prompt": "x"})) * 3)
+    while len(TrackedPrompt.read) < 3:
+        settle()
+    client.send(left_in_the_middle)
+    settle()
+    client.disconnect()
+    with gevent.Timeout(10):
+        while server.pool:
+            settle()
+    server.stop(0)
+    assert [input_() for input_ in TrackedPrompt.read] == [None] * 3
+    assert [connection() for connection in connections] == [None, None]
 
 
 def test_the_closing_handshake_is_finished_before_the_driver_returns() -> None:

@@ -4,6 +4,7 @@ import json
 import struct
 import tracemalloc
 from contextlib import suppress
+from functools import partial
 
 import msgpack
 import pytest
@@ -172,6 +173,20 @@ def test_containers_that_cost_a_byte_cannot_take_much_memory(message: bytes | st
         assert tracemalloc.get_traced_memory()[1] < 40 * 2**20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("digits", ["9" * 21, "-" + "9" * 20, "9" * 4000])
+def test_an_integer_of_many_digits_is_refused_before_it_is_read(digits: str) -> None:
+    """Python reads n digits in the time of n²: a message of them kept the gateway busy for a second."""
+    assert "20 digits" in refusal(f'{{"a":{digits}}}')
+
+
+@pytest.mark.parametrize("pack", [msgpack.packb, partial(json.dumps, ensure_ascii=False)])
+def test_characters_outside_ascii_count_as_what_they_take(pack) -> None:
+    emoji = "\N{GRINNING FACE}"
+    message = {"a": emoji + "x" * (limits.MESSAGE_MAX_BYTES // 4)}
+    assert codec.size_bytes(decode(pack(message))) > limits.MESSAGE_MAX_BYTES
+    assert "four bytes" in refusal(pack({"a": emoji + "x" * (codec.DECODED_MAX_BYTES // 4)}))
 
 
 def test_a_refusal_quotes_nothing_of_the_message() -> None:

@@ -1,6 +1,7 @@
 """The life of a session, told without a socket and without a clock of its own."""
 
 import json
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +127,15 @@ def test_without_buffering_a_full_session_stops_reading() -> None:
     peer.answers()
     assert peer.works_on() == "f1"
     assert peer.session.wants_input
+
+
+def test_without_buffering_inputs_that_take_much_memory_stop_reading() -> None:
+    """Their length does not tell: with one emoji in it every character of a name takes four bytes."""
+    peer = Peer(rules(max_waiting_bytes=100_000))
+    peer.receive("f0", "\N{GRINNING FACE}" + "x" * 9_000)
+    assert peer.session.wants_input
+    peer.receive("\N{GRINNING FACE}" + "x" * 4_000)
+    assert not peer.session.wants_input
 
 
 def test_inputs_that_come_while_an_answer_goes_out_replace_each_other() -> None:
@@ -283,3 +293,11 @@ def test_a_closing_session_holds_nothing_and_takes_nothing() -> None:
     assert peer.session.wants_input
     peer.receive("f2", "f3", "f4")
     assert peer.session.wants_input
+
+
+def test_nothing_is_held_once_the_peer_is_gone() -> None:
+    peer = Peer(rules())
+    peer.receive("f0", "f1", "f2")
+    held = [weakref.ref(peer.next().input), *(weakref.ref(put.content) for put, _ in peer.session._mailbox._waiting)]
+    peer.session.discard()
+    assert [content() for content in held] == [None] * 3

@@ -273,6 +273,14 @@ class TestInbox:
         inbox.get()
         waiting.get(timeout=10)
 
+    def test_has_no_room_for_more_when_the_memory_of_a_text_fills_it(self):
+        inbox = Inbox(4000)
+        inbox.put(["\N{GRINNING FACE}" + "x" * 1000])
+        waiting = gevent.spawn(inbox.wait_for_room)
+        gevent.idle()
+        assert not waiting.ready()
+        waiting.kill()
+
     def test_empty_messages_fill_it_too(self):
         inbox = Inbox(200)
         inbox.put([b""] * 4)

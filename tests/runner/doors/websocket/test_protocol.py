@@ -146,6 +146,20 @@ class TestLimits:
         assert connection._fragments == []
         assert not connection.in_mid_frame
 
+    @pytest.mark.parametrize(
+        "frames",
+        [
+            [text("☃" + "x" * 248)],
+            [text("x" * 249, fin=False), continuation("☃".encode(), fin=True)],
+            [text("☃", fin=False), continuation(b"x" * 249, fin=True)],
+        ],
+    )
+    def test_a_text_that_takes_four_bytes_a_character_may_be_a_quarter_as_long(self, frames):
+        connection = protocol()
+        assert received(connection, *frames) == []
+        assert close_code(connection) == 1009
+        assert received(protocol(), text("☃" + "x" * 247), text("x" * 1000))[1:] == ["x" * 1000]
+
 
 class TestViolations:
     @pytest.mark.parametrize(

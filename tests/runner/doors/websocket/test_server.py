@@ -151,6 +151,10 @@ class TestSlowAndStrangeClients:
             pytest.param(b"GET /?fal_jwt_token=s3cret HTTP/9\r\n\r\n", id="version"),
             pytest.param(b"GET /?fal_jwt_token=s3cret HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n", id="headers"),
             pytest.param(b"EAT /?fal_jwt_token=s3cret now HTTP/1.1\r\n\r\n", id="words"),
+            pytest.param(b"GET /?fal_jwt_token=s3cret HTTP/1.1\r\nContent-Length: +1\r\n\r\n", id="length"),
+            pytest.param(
+                b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", id="length and chunks"
+            ),
         ],
     )
     def test_one_that_speaks_no_http_is_told_so_and_not_quoted(self, serve, request_, capfd, caplog):
@@ -182,6 +186,16 @@ class TestLogs:
         written = caplog.text + "".join(capfd.readouterr())
         assert "/app" in written
         assert "s3cret" not in written
+
+    def test_no_credential_in_a_path_is_ever_logged(self, serve, caplog):
+        caplog.set_level(logging.DEBUG)
+        client = serve().connect()
+        client.send(b"GET /app%3Ffal_jwt_token=eyJ.s3cret HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.response()
+        client.send(b"GET /app/lcmk_id:s3cret HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.response()
+        assert "GET '/app/lcmk_…'" in caplog.text
+        assert "s3cret" not in caplog.text
 
 
 class TestStop:
