@@ -25,7 +25,11 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|cuda:\d+)$",
         description="`cpu`, `cuda:0` …; `auto` takes the first GPU where onnxruntime has CUDA, else the CPU.",
     )
-    app: str = Field(default="fal-ai/fast-lcm-diffusion", description="The `owner/alias` that the model answers to.")
+    app: str = Field(
+        default="fal-ai/fast-lcm-diffusion",
+        pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
+        description="The `owner/alias` that the model answers to.",
+    )
     authsvc_url: str = Field(
         default="http://127.0.0.1:8001",
         pattern=rf"^{_HTTP_URL}$",

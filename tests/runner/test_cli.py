@@ -79,6 +79,7 @@ def test_check_names_the_file_that_was_changed(tiny_bundle: Path, tmp_path: Path
     [
         (["--port", "70000"], "--port, RUNNER_PORT"),
         (["--device", "tpu"], "--device, RUNNER_DEVICE"),
+        (["--app", "no-owner"], "--app, RUNNER_APP"),
         (["--tls-cert", "only.pem"], "tls_cert and tls_key go together"),
         (["--tls-cert", "no.pem", "--tls-key", "no.key"], "No such file"),
         (["--authsvc-url", "not a url"], "authsvc_url"),
