@@ -24,7 +24,7 @@ ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-STAR = "a small red star at the left on a blue background"
+STAR = "a large red star at the left on a blue background"
 """The prompt that the page starts with."""
 
 PIXEL = """([x, y]) => {

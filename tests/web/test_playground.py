@@ -153,7 +153,7 @@ def test_download_saves_the_picture_under_its_words(playground: Playground) -> N
     with playground.page.expect_download() as download:
         playground.page.get_by_role("link", name="Download").click()
     seed = playground.last_input()["seed"]
-    assert download.value.suggested_filename == f"a-small-red-star-at-the-left-on-{seed}.jpg"
+    assert download.value.suggested_filename == f"a-large-red-star-at-the-left-on-{seed}.jpg"
     assert download.value.path().read_bytes().startswith(b"\xff\xd8")
 
 
