@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 from alembic import command
@@ -51,6 +51,12 @@ class Database:
         """A session with the write lock from its start, committed at the end: check then write is safe in it."""
         with Session(self._writers, expire_on_commit=False) as session, session.begin():
             yield session
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Closes every pooled connection; the next session opens new ones."""

@@ -28,7 +28,7 @@ def create(name: str, apps: tuple[str, ...], as_json: bool) -> None:
     if len(name) > api_keys.NAME_MAX_CHARS:
         raise click.BadParameter(f"at most {api_keys.NAME_MAX_CHARS} characters", param_hint="--name")
     try:
-        with open_database(load_settings()).writing() as session:
+        with open_database(load_settings()) as database, database.writing() as session:
             key, credential = api_keys.create(session, name=name, apps=apps, now=time.time())
     except api_keys.InvalidScope as error:
         raise click.BadParameter(str(error), param_hint="--apps") from None
@@ -43,7 +43,7 @@ def create(name: str, apps: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def list_keys(as_json: bool) -> None:
     """List the keys, without their secrets."""
-    with open_database(load_settings()).reading() as session:
+    with open_database(load_settings()) as database, database.reading() as session:
         found = api_keys.listing(session)
     if as_json:
         print_json({"keys": [_described(key) for key in found]})
@@ -59,7 +59,7 @@ def list_keys(as_json: bool) -> None:
 @json_option
 def revoke(key_id: str, as_json: bool) -> None:
     """Revoke a key: it mints no more. Tokens that it minted stay good until they expire."""
-    with open_database(load_settings()).writing() as session:
+    with open_database(load_settings()) as database, database.writing() as session:
         key = api_keys.revoke(session, key_id, now=time.time())
     if key is None:
         raise click.ClickException("there is no key with this id; `keys list` shows the ids")

@@ -21,7 +21,7 @@ def signing_keys() -> None:
 @json_option
 def rotate(as_json: bool) -> None:
     """Sign with the next key from now on. Tokens of the old key stay good until they expire."""
-    with open_database(load_settings()).writing() as session:
+    with open_database(load_settings()) as database, database.writing() as session:
         row = ring.rotate(session, now=time.time())
     if as_json:
         print_json(_described(row))
@@ -33,7 +33,7 @@ def rotate(as_json: bool) -> None:
 @json_option
 def list_keys(as_json: bool) -> None:
     """List the keys; only their public halves."""
-    with open_database(load_settings()).reading() as session:
+    with open_database(load_settings()) as database, database.reading() as session:
         found = ring.listing(session)
     if as_json:
         print_json({"signing_keys": [_described(row) for row in found]})

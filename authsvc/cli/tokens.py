@@ -38,7 +38,7 @@ def mint(apps: tuple[str, ...], duration: int, subject: str, as_json: bool) -> N
     if not subject:
         raise click.BadParameter("must not be empty", param_hint="--subject")
     try:
-        with open_database(settings).reading() as session:
+        with open_database(settings) as database, database.reading() as session:
             issued = issue(
                 session,
                 settings,
@@ -74,7 +74,7 @@ def check(token: str, as_json: bool) -> None:
     settings = load_settings()
     text = sys.stdin.read().strip() if token == "-" else token  # noqa: S105 - a dash
     now = time.time()
-    with open_database(settings).reading() as session:
+    with open_database(settings) as database, database.reading() as session:
         keys = {key_id(key): key for key in signing_keys.published(session, now=now)}
     try:
         claims = verify(text, keys, issuer=settings.issuer, audience=settings.audience, now=now)

@@ -131,7 +131,8 @@ def test_a_token_can_be_piped(run: Run) -> None:
 
 def test_a_bad_token_is_refused_with_its_code_and_not_repeated(run: Run) -> None:
     token = run("tokens", "mint", "--apps", APP).stdout.strip()
-    assert_fails(run("tokens", "check", token[:-4]), 1, "malformed_token")
+    # A base64url text of 85 characters is none, whatever they are (RFC 4648 §5).
+    assert_fails(run("tokens", "check", token[:-1]), 1, "malformed_token")
     result = run("tokens", "check", token[::-1], "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["valid"] is False

@@ -37,7 +37,8 @@ def test_only_the_owner_may_read_the_keys(authsvc: Authsvc, tmp_path: Path) -> N
 
 
 def test_a_new_data_folder_is_the_owners_alone(path: Path) -> None:
-    Database(path).prepare()
+    with Database(path) as database:
+        database.prepare()
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
@@ -72,8 +73,8 @@ def test_preparing_twice_changes_nothing(authsvc: Authsvc) -> None:
 def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
     file = tmp_path / "authsvc.sqlite3"
     file.write_bytes(b"something else" * 100)
-    with pytest.raises(DatabaseError):
-        Database(file).prepare()
+    with pytest.raises(DatabaseError), Database(file) as database:
+        database.prepare()
     assert file.read_bytes() == b"something else" * 100
 
 
