@@ -4,7 +4,8 @@ Each graph has the right inputs and outputs, and its outputs depend on every inp
 size, step count, guidance scale or source picture gives another picture. What it draws is colourful noise.
 
     bundle = make_tiny_bundle(tmp_path / "bundle")                       # lcm, guidance embedding
-    bundle = make_tiny_bundle(path, family="lcm-lora", timestep_cond_dim=None, default_guidance_scale=1.0)
+    bundle = make_tiny_bundle(path, **FAMILIES["lcm-lora"])              # classifier-free guidance
+    bundle = make_tiny_bundle(path, safety_checker=True, golden=True)    # the checker minds bright pictures
 """
 
 from collections.abc import Sequence
@@ -19,11 +20,15 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from runner.engine import bundle
+from runner.engine.pipeline import Pipeline
+from runner.engine.request import GenerationRequest
+from runner.export.networks import step_graph
 
 EMBEDDING = 16
 POOLED = 8
 LATENT_CHANNELS = 4
 VAE_SCALE = 8
+STAGES = (bundle.VAE_DECODER_ONNX, "vae_decoder_2.onnx")
 DEFAULTS: dict[str, Any] = {
     "name": "tiny",
     "family": "lcm",
@@ -37,28 +42,64 @@ DEFAULTS: dict[str, Any] = {
     "vae_scale_factor": VAE_SCALE,
     "latent_channels": LATENT_CHANNELS,
     "timestep_cond_dim": 8,
+    "decoder_stages": STAGES,
     "precision": "fp32",
     "device": "cpu",
     "source": "random weights",
     "licence": "Apache-2.0",
 }
 
+FAMILIES: dict[str, dict[str, Any]] = {
+    "lcm": {},
+    "lcm-lora": {"family": "lcm-lora", "timestep_cond_dim": None, "default_guidance_scale": 1.5},
+    "turbo": {
+        "family": "turbo",
+        "timestep_cond_dim": None,
+        "default_guidance_scale": 1.0,
+        "default_num_inference_steps": 2,
+    },
+}
+"""What makes a bundle one of each family, as overrides."""
 
-def make_tiny_bundle(path: Path, **overrides: Any) -> Path:
-    """Write a bundle into `path` (made if need be); `overrides` replace members of `model.json`."""
+
+def make_tiny_bundle(path: Path, *, safety_checker: bool = False, golden: bool = False, **overrides: Any) -> Path:
+    """Write a bundle into `path` (made if need be).
+
+    Args:
+        path: the bundle.
+        safety_checker: with a checker that minds pictures whose mean is above half.
+        golden: with a golden picture, drawn by the bundle itself.
+        overrides: members of `model.json` to replace.
+    """
     values = DEFAULTS | overrides
     _write_tokenizer(path / bundle.TOKENIZER_JSON, pad="<|endoftext|>")
     _write_tokenizer(path / bundle.TOKENIZER_2_JSON, pad="!")
     for name, graph in {
-        bundle.TEXT_ONNX: _text_graph(),
+        bundle.TEXT_ONNX: _text_graph().model(),
         bundle.STEP_ONNX: _step_graph(values["timestep_cond_dim"]),
-        bundle.VAE_DECODER_ONNX: _decoder_graph(),
-        bundle.VAE_ENCODER_ONNX: _encoder_graph(),
+        **{name: graph.model() for name, graph in zip(STAGES, _decoder_graphs(), strict=True)},
+        bundle.VAE_ENCODER_ONNX: _encoder_graph().model(),
+        **({bundle.SAFETY_CHECKER_ONNX: _safety_checker_graph().model()} if safety_checker else {}),
     }.items():
-        onnx.save(graph.model(), path / name)
+        onnx.checker.check_model(graph)
+        onnx.save(graph, path / name)
+    _describe(path, values)
+    if golden:
+        _describe(path, values | {"golden": _write_golden(path)})
+    return path
+
+
+def _describe(path: Path, values: dict[str, Any]) -> None:
     values = {"files": bundle.file_entries(path)} | values
     bundle.write_description(path, bundle.ModelDescription.model_validate(values))
-    return path
+
+
+def _write_golden(path: Path) -> dict[str, Any]:
+    asked: dict[str, Any] = {"prompt": "gold", "width": 64, "height": 48, "num_inference_steps": 2}
+    asked |= {"guidance_scale": 2.0, "seed": 3}
+    drawn = Pipeline.load(path, threads=1).generate(GenerationRequest(**asked, output_format="png"))
+    (path / bundle.GOLDEN_PNG).write_bytes(drawn.images[0].content)
+    return asked | {"max_difference": 1, "max_share": 0.001}
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +178,8 @@ def _text_graph() -> _Graph:
     return g
 
 
-def _step_graph(timestep_cond_dim: int | None) -> _Graph:
+def _step_graph(timestep_cond_dim: int | None) -> onnx.ModelProto:
+    """A UNet of one convolution, made a step graph by the exporter's own surgery."""
     g = _Graph()
     latents = ("b", LATENT_CHANNELS, "h", "w")
     sample = g.input("sample", *latents)
@@ -157,28 +199,24 @@ def _step_graph(timestep_cond_dim: int | None) -> _Graph:
     mixed = g.op("MatMul", g.op("Concat", *conditions, axis=1), g.weights(width, LATENT_CHANNELS, scale=0.2))
     condition = g.op("Reshape", mixed, g.constant([-1, LATENT_CHANNELS, 1, 1], np.int64))
     neighbours = g.op("Conv", sample, g.weights(4, 4, 3, 3, scale=0.2), pads=[1, 1, 1, 1])
-    _append_step(g, sample, g.op("Tanh", g.op("Add", neighbours, condition)), latents)
-    return g
+    g.output("out_sample", g.op("Tanh", g.op("Add", neighbours, condition)), *latents)
+    return step_graph(g.model())
 
 
-def _append_step(g: _Graph, sample: str, output: str, latents: tuple[str | int, ...]) -> None:
-    coefficients = g.input("coefficients", "b", 6)
-    shaped = g.op("Reshape", coefficients, g.constant([-1, 6, 1, 1, 1], np.int64))
-    k = [g.op("Gather", shaped, g.constant(number, np.int64), axis=1) for number in range(6)]
-
-    def combined(factor: str, value: str, factor_2: str, value_2: str) -> str:
-        return g.op("Add", g.op("Mul", factor, value), g.op("Mul", factor_2, value_2))
-
-    denoised = combined(k[2], sample, k[3], combined(k[0], sample, k[1], output))
-    g.output("prev", combined(k[4], denoised, k[5], g.input("noise", *latents)), *latents)
-    g.output("denoised", denoised, *latents)
-
-
-def _decoder_graph() -> _Graph:
+def _decoder_graphs() -> tuple[_Graph, _Graph]:
+    """Two stages with two values between them."""
     g = _Graph()
     colours = g.op("Conv", g.input("latents", "b", LATENT_CHANNELS, "h", "w"), g.weights(3, LATENT_CHANNELS, 1, 1))
-    scales = g.constant([1, 1, VAE_SCALE, VAE_SCALE])
-    pixels = g.op("Resize", g.op("Tanh", colours), "", scales, mode="linear")
+    g.output("colours", g.op("Tanh", colours), "b", 3, "h", "w")
+    g.output("light", g.op("Sigmoid", colours), "b", 3, "h", "w")
+    return g, _last_decoder_graph()
+
+
+def _last_decoder_graph() -> _Graph:
+    g = _Graph()
+    colours, light = (g.input(name, "b", 3, "h", "w") for name in ("colours", "light"))
+    lit = g.op("Mul", colours, g.op("Sqrt", light))
+    pixels = g.op("Resize", lit, "", g.constant([1, 1, VAE_SCALE, VAE_SCALE]), mode="linear")
     bytes_ = g.op("Add", g.op("Mul", pixels, g.constant(127.5)), g.constant(127.5))
     clipped = g.op("Round", g.op("Clip", bytes_, g.constant(0), g.constant(255)))
     images = g.op("Cast", g.op("Transpose", clipped, perm=[0, 2, 3, 1]), to=TensorProto.UINT8)
@@ -200,4 +238,14 @@ def _encoder_graph() -> _Graph:
     g.output("latents_mean", mean, "b", LATENT_CHANNELS, "h", "w")
     std = g.op("Mul", g.op("Abs", mean), g.constant(0.01))
     g.output("latents_std", std, "b", LATENT_CHANNELS, "h", "w")
+    return g
+
+
+def _safety_checker_graph() -> _Graph:
+    g = _Graph()
+    side = bundle.SAFETY_CHECKER_SIDE
+    pixels = g.op("Cast", g.input("images", "b", side, side, 3, dtype=TensorProto.UINT8), to=TensorProto.FLOAT)
+    light = g.op("ReduceMean", pixels, g.constant([1, 2, 3], np.int64), keepdims=0)
+    is_bright = g.op("Greater", light, g.constant(127.5))
+    g.output("has_nsfw_concepts", is_bright, "b", dtype=TensorProto.BOOL)
     return g

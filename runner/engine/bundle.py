@@ -5,9 +5,14 @@
                                    (own pad token) and truncation fixed to 77 tokens
     tokenizer_2/tokenizer.json     of text encoder 2, the same
     text.onnx                      token ids -> embeddings; both encoders in one graph
-    step.onnx                      one denoising step: UNet and scheduler, each sample at its own timestep
-    vae_decoder.onnx               latents -> uint8 pictures, height x width x RGB
+    step.onnx                      one denoising step: UNet, guidance and scheduler, each row at its own timestep
+    vae_decoder.onnx …             latents -> uint8 pictures, height x width x RGB; in stages that run one after
+                                   the other, so that no stage keeps samples waiting for much more than a step
     vae_encoder.onnx               uint8 pictures -> mean and standard deviation of their latents
+    safety_checker.onnx            optional: uint8 pictures of 224 x 224 -> which of them show what they should not
+    golden.png                     optional: the picture that `Golden` describes, by the model that was exported
+    tune.json                      optional: how fast the model is on which machine (`batch_table`); not a part of
+                                   the model, so `model.json` does not list it
 
 Graphs may keep weights beside them (ONNX external data); such files are listed in `model.json` too. The
 inputs and outputs of the graphs are in `GRAPHS`. Tensors are float32 unless it says otherwise, in fp16
@@ -23,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from runner.engine.request import ModelCard
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MODEL_JSON: Final = "model.json"
 TOKENIZER_JSON: Final = "tokenizer/tokenizer.json"
 TOKENIZER_2_JSON: Final = "tokenizer_2/tokenizer.json"
@@ -31,11 +36,17 @@ TEXT_ONNX: Final = "text.onnx"
 STEP_ONNX: Final = "step.onnx"
 VAE_DECODER_ONNX: Final = "vae_decoder.onnx"
 VAE_ENCODER_ONNX: Final = "vae_encoder.onnx"
+SAFETY_CHECKER_ONNX: Final = "safety_checker.onnx"
+GOLDEN_PNG: Final = "golden.png"
+TUNE_JSON: Final = "tune.json"
 
 TOKENS: Final = 77
 """CLIP's context length, start and end token included."""
 TIMESTEP_COND: Final = "timestep_cond"
 """The input of step.onnx that is there only if the UNet takes the guidance scale as an embedding."""
+GUIDANCE: Final = ("negative_row", "guidance_scale", "guidance_rescale")
+"""The inputs of step.onnx that are there only if the UNet does not: classifier-free guidance."""
+SAFETY_CHECKER_SIDE: Final = 224
 
 
 class GraphSignature(NamedTuple):
@@ -46,29 +57,49 @@ class GraphSignature(NamedTuple):
 
 
 GRAPHS: Final[Mapping[str, GraphSignature]] = {
-    # int64 [b, 77] twice -> [b, 77, d] and [b, p]
+    # int64 [b, 77] twice -> [b, 77, d] and [b, p]. `prompt_embeds` are whatever the UNet's cross-attention reads:
+    # the encoders' hidden states or, already projected, the keys and values of every layer. Either way the
+    # projection has no bias: a prompt of zeros is all zeros here.
     TEXT_ONNX: GraphSignature(("input_ids", "input_ids_2"), ("prompt_embeds", "text_embeds")),
-    # [b, c, h, w], [b], [b, 77, d], [b, timestep_cond_dim], [b, p], [b, 6], [b, 6], [b, c, h, w]
-    # -> two of [b, c, h, w]. `coefficients` k0..k5 are the arithmetic of one step (scheduler.Coefficients):
-    # x0 = k0*sample + k1*unet; denoised = k2*sample + k3*x0; prev = k4*denoised + k5*noise
+    # `latents` is a pool of s slots, [s, c, h, w], and `latents_out` may be the same memory. Row i of the batch
+    # steps the latents in slot read_slots[i], or fresh[i] if is_fresh[i], and puts them into write_slots[i].
+    #   sample = is_fresh ? fresh : latents[read_slots]
+    #   output = unet(sample, timestep, prompt_embeds, timestep_cond?, text_embeds, time_ids)
+    #   guided = output[negative_row] + guidance_scale * (output - output[negative_row])
+    #   guided = guided * (guidance_rescale * std(output) / std(guided) + 1 - guidance_rescale)
+    # `coefficients` k0..k5 are the arithmetic of one step (scheduler.Coefficients):
+    #   x0 = k0*sample + k1*guided; denoised = k2*sample + k3*x0; prev = k4*denoised + k5*noise
+    #   latents_out[write_slots] = is_known ? known : prev
+    # int64 [b], float [b, c, h, w], bool [b], [b], [b, 77, d], [b, timestep_cond_dim], [b, p], [b, 6],
+    # int64 [b], [b], [b], [b, 6], [b, c, h, w], [b, c, h, w], bool [b, 1, h, w] -> [s, c, h, w], [b, c, h, w]
     STEP_ONNX: GraphSignature(
         (
-            "sample",
+            "latents",
+            "read_slots",
+            "write_slots",
+            "fresh",
+            "is_fresh",
             "timestep",
-            "encoder_hidden_states",
+            "prompt_embeds",
             TIMESTEP_COND,
             "text_embeds",
             "time_ids",
+            *GUIDANCE,
             "coefficients",
             "noise",
+            "known",
+            "is_known",
         ),
-        ("prev", "denoised"),
+        ("latents_out", "denoised"),
     ),
-    # [b, c, h, w] as the UNet has them (scaled) -> uint8 [b, H, W, 3]
+    # [b, c, h, w] as the UNet has them (scaled) -> uint8 [b, H, W, 3]. The first stage's inputs and the last
+    # stage's outputs; what one stage puts out is what the next takes in, by name.
     VAE_DECODER_ONNX: GraphSignature(("latents",), ("images",)),
     # uint8 [b, H, W, 3] -> two of [b, c, h, w], scaled as the UNet wants them
     VAE_ENCODER_ONNX: GraphSignature(("images",), ("latents_mean", "latents_std")),
 }
+SAFETY_CHECKER: Final = GraphSignature(("images",), ("has_nsfw_concepts",))
+"""uint8 [b, 224, 224, 3] -> bool [b]. Not a part of every bundle."""
 
 REQUIRED_FILES: Final = (TOKENIZER_JSON, TOKENIZER_2_JSON, *GRAPHS)
 
@@ -124,10 +155,27 @@ class SchedulerConstants(_Strict):
     sigma_data: float = Field(default=0.5, gt=0)
 
 
+class Golden(_Strict):
+    """A request, and by how much what this bundle draws for it may differ from `golden.png`.
+
+    `max_difference` is of one value (0 … 255), `max_share` the share of values that differ at all.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    width: Pixels
+    height: Pixels
+    num_inference_steps: int = Field(gt=0)
+    guidance_scale: float = Field(ge=0)
+    seed: int = Field(ge=0)
+    max_difference: int = Field(ge=0, le=255)
+    max_share: float = Field(ge=0, le=1)
+
+
 class ModelDescription(_Strict):
     """`model.json`. Sizes are (width, height) in pixels."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     name: str = Field(min_length=1)
     family: Literal["lcm", "lcm-lora", "turbo"]
     """lcm and lcm-lora take LCM steps, turbo takes Euler ancestral steps as SDXL-Turbo was trained for."""
@@ -145,6 +193,9 @@ class ModelDescription(_Strict):
     """Width of the guidance embedding (time_cond_proj_dim); without one, guidance > 1 runs the UNet twice."""
     force_zeros_for_empty_prompt: bool = True
     """An empty negative prompt is all zeros instead of the embedding of "" (diffusers' SDXL pipelines)."""
+    decoder_stages: tuple[str, ...] = Field(default=(VAE_DECODER_ONNX,), min_length=1)
+    """The graphs of the VAE decoder in the order in which they run; the first is vae_decoder.onnx."""
+    golden: Golden | None = None
     precision: Literal["fp32", "fp16"]
     device: Literal["cpu", "cuda"]
     """What the graphs' operators run on: the fused CUDA operators have no CPU kernels."""
@@ -165,6 +216,15 @@ class ModelDescription(_Strict):
         return files
 
     @model_validator(mode="after")
+    def _parts_are_listed(self) -> Self:
+        if self.decoder_stages[0] != VAE_DECODER_ONNX:
+            raise ValueError(f"decoder_stages does not begin with {VAE_DECODER_ONNX}")
+        parts = [*self.decoder_stages, *([GOLDEN_PNG] if self.golden else [])]
+        if missing := [name for name in parts if name not in self.files]:
+            raise ValueError(f"not listed: {', '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if self.size_multiple % self.vae_scale_factor:
             raise ValueError("size_multiple is not a multiple of vae_scale_factor")
@@ -176,13 +236,16 @@ class ModelDescription(_Strict):
         return self
 
     @property
-    def graph_signatures(self) -> dict[str, GraphSignature]:
-        """`GRAPHS` for this model: without `timestep_cond` if its UNet does not take it."""
-        signatures = dict(GRAPHS)
-        if self.timestep_cond_dim is None:
-            inputs, outputs = signatures[STEP_ONNX]
-            signatures[STEP_ONNX] = GraphSignature(tuple(i for i in inputs if i != TIMESTEP_COND), outputs)
-        return signatures
+    def step_signature(self) -> GraphSignature:
+        """`GRAPHS[STEP_ONNX]` for this model, with the inputs of its kind of guidance only."""
+        inputs, outputs = GRAPHS[STEP_ONNX]
+        absent = (TIMESTEP_COND,) if self.timestep_cond_dim is None else GUIDANCE
+        return GraphSignature(tuple(name for name in inputs if name not in absent), outputs)
+
+    @property
+    def has_safety_checker(self) -> bool:
+        """Whether the bundle can tell what should not be shown."""
+        return SAFETY_CHECKER_ONNX in self.files
 
     def card(self) -> ModelCard:
         """What the apps need to know of this model."""
@@ -193,9 +256,12 @@ class ModelDescription(_Strict):
             default_height=self.default_size[1],
             default_num_inference_steps=self.default_num_inference_steps,
             default_guidance_scale=self.default_guidance_scale,
-            size_multiple=self.size_multiple,
+            size_multiple=self.vae_scale_factor,
+            drawn_multiple=self.size_multiple,
             max_pixels=self.max_pixels,
             presets=dict(self.presets),
+            has_negative_prompt=self.timestep_cond_dim is None,
+            has_safety_checker=self.has_safety_checker,
         )
 
 
@@ -211,12 +277,12 @@ def scaled_presets(trained_side: int, size_multiple: int) -> dict[str, tuple[int
 
 
 def file_entries(directory: Path) -> dict[str, FileEntry]:
-    """The `files` member for the files that are in `directory` now, `model.json` left out."""
+    """The `files` member for the files that are in `directory` now, but for `model.json` and `tune.json`."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
     return {
         path.relative_to(directory).as_posix(): FileEntry(sha256=_sha256(path), bytes=path.stat().st_size)
         for path in paths
-        if path != directory / MODEL_JSON
+        if path not in (directory / MODEL_JSON, directory / TUNE_JSON)
     }
 
 

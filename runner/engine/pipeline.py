@@ -1,12 +1,11 @@
 """A bundle, loaded: requests in, encoded pictures out. numpy and ONNX Runtime only.
 
-`generate` is the whole way. Below it are the pieces that a step batcher puts together differently:
-`prepare` a request, `start` its samples, `denoise_step` any mix of samples of one size, `decode` those done.
+`generate` is the whole way. Above it are the pieces that a step batcher puts together differently: `read` and
+`prepare` a request, `start` its samples, `denoise_step` any mix of samples of one size, take those done through
+`decoding`, let `find_nsfw` look at the pictures and `encode` them.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -14,18 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.engine import bundle, pictures
+from runner.engine.batch_table import BatchTable
 from runner.engine.conditioning import Conditioner
-from runner.engine.graphs import Graph, as_batch, resolve_device
+from runner.engine.decoding import Decoding
+from runner.engine.devices import resolve_device
+from runner.engine.graphs import Graph, check_chain
+from runner.engine.memory import out_of_memory_told
+from runner.engine.prompt_cache import CacheStatistics
+from runner.engine.reading import Reader, ReadRequest, timed
 from runner.engine.request import (
+    GeneratedImage,
     GenerationCancelled,
     GenerationRequest,
     GenerationResult,
-    InvalidRequest,
     ModelCard,
+    OutOfMemory,
 )
+from runner.engine.safety import SafetyChecker
 from runner.engine.sample import PreparedRequest, Sample, SourceLatents
-from runner.engine.scheduler import Scheduler
+from runner.engine.stepper import Stepper
 from runner.engine.text import PromptTokenizer
+from runner.engine.warm_up import warm_up
+
+Pixels = NDArray[np.uint8]
 
 Progress = Callable[[str], None]
 
@@ -39,21 +49,25 @@ def _never() -> bool:
 
 
 class Pipeline:
-    """A loaded model. Not for several threads at once: one runs it, as one process has one device."""
+    """A loaded model. Not for several threads at once, but for what says so: one process has one device."""
 
     def __init__(
         self,
         description: bundle.ModelDescription,
         tokenizer: PromptTokenizer,
-        graphs: dict[str, Graph],
+        graphs: Mapping[str, Graph],
+        batch_table: BatchTable,
     ) -> None:
-        """Put a pipeline together; see `load`."""
+        """Put a pipeline together of all graphs of a bundle, by their file names; see `load`."""
+        self._batch_table = batch_table
         self._description = description
-        self._conditioner = Conditioner(description, tokenizer, graphs[bundle.TEXT_ONNX])
-        self._scheduler = Scheduler(description.family, description.scheduler)
-        self._step = graphs[bundle.STEP_ONNX]
-        self._decoder = graphs[bundle.VAE_DECODER_ONNX]
+        self._reader = Reader(description, tokenizer)
+        self._conditioner = Conditioner(description, graphs[bundle.TEXT_ONNX])
+        self._stepper = Stepper(graphs[bundle.STEP_ONNX])
+        self._decoder = [graphs[name] for name in description.decoder_stages]
         self._encoder = graphs[bundle.VAE_ENCODER_ONNX]
+        checker = graphs.get(bundle.SAFETY_CHECKER_ONNX)
+        self._safety_checker = None if checker is None else SafetyChecker(checker)
 
     @classmethod
     def load(
@@ -83,12 +97,16 @@ class Pipeline:
         _check_device(directory, description, device)
         tokenizer = PromptTokenizer(directory)
         graphs = {}
-        for name, signature in description.graph_signatures.items():
+        for name, signature in _signatures(description).items():
             progress(f"loading {name}")
-            graphs[name] = Graph(directory / name, signature, device, threads)
-        pipeline = cls(description, tokenizer, graphs)
-        progress("warming up")
-        pipeline._warm_up()
+            graphs[name] = Graph(directory / name, signature, device, threads, captures=name == bundle.STEP_ONNX)
+        check_chain(directory, description.decoder_stages, graphs)
+        table = BatchTable.load(directory, description, device, threads)
+        pipeline = cls(description, tokenizer, graphs, table)
+        try:
+            warm_up(pipeline, device, progress)
+        except OutOfMemory as error:
+            raise _too_large(directory, description, device, error) from error
         return pipeline
 
     @property
@@ -96,96 +114,142 @@ class Pipeline:
         """What the apps need to know of the model."""
         return self._description.card()
 
+    @out_of_memory_told()
+    def read(self, request: GenerationRequest) -> ReadRequest:
+        """Whatever of a request needs the host alone: check, plan, tokenize, decode the picture and the mask.
+
+        For any thread, also while another one runs the model.
+
+        Raises:
+            InvalidRequest: this model cannot draw that.
+        """
+        return self._reader(request)
+
+    @out_of_memory_told()
+    def prepare(self, read: ReadRequest) -> PreparedRequest:
+        """Everything else that is done once a request: encode the prompt, unless it is known yet, and the picture."""
+        timings = dict(read.timings)
+        with timed(timings, "encode_image"):
+            source = self._encode_image(read)
+        with timed(timings, "text"):
+            conditioning = self._conditioner(read)
+        return PreparedRequest(read, conditioning, source, timings)
+
+    @out_of_memory_told()
+    def start(self, prepared: PreparedRequest, number: int) -> Sample:
+        """Picture `number` (from 0) of a prepared request, before its first step. Host only, and cheap."""
+        return Sample(prepared, number)
+
+    def max_rows(self, latent_shape: tuple[int, int, int]) -> int:
+        """How many rows a step over latents of this shape should have at most; never less than two."""
+        return self._batch_table.max_rows(latent_shape)
+
+    def denoise_step(self, samples: Sequence[Sample]) -> None:
+        """One step for each of `samples`: unfinished, of one latent shape, each at any step of its own.
+
+        If it raises, none of them has advanced: try again, perhaps with fewer.
+
+        Raises:
+            OutOfMemory: the device has too little for so many rows.
+        """
+        self._stepper.step(samples)
+
+    @out_of_memory_told()
+    def decoding(self, sample: Sample) -> Decoding:
+        """The way of a finished sample's latents to its picture. The sample may be released at once."""
+        return Decoding(self._stepper.latents(sample), self._decoder, sample.prepared.read.frame)
+
+    def release(self, sample: Sample) -> None:
+        """Forget a sample, finished or not, and give its place to another. Twice is fine."""
+        self._stepper.release(sample)
+
+    @out_of_memory_told()
+    def find_nsfw(self, drawn: Sequence[Pixels]) -> list[bool]:
+        """Which pictures should not be shown: those are made black in place. Empty if the model has no checker.
+
+        Whether to ask at all is the request's `check_safety`.
+        """
+        return [] if self._safety_checker is None else self._safety_checker(drawn)
+
+    def encode(
+        self, asked: GenerationRequest | ReadRequest | PreparedRequest, drawn: Sequence[Pixels]
+    ) -> list[GeneratedImage]:
+        """Encode pictures, uint8 [height, width, 3] each, as a request wants them. Host only; for any thread."""
+        request = asked if isinstance(asked, GenerationRequest) else asked.request
+        return [pictures.encode(picture, request.output_format) for picture in drawn]
+
+    def prompt_cache_stats(self) -> CacheStatistics:
+        """Hits and misses since the start, and bytes held now; for any thread."""
+        return self._conditioner.cache_statistics
+
     def generate(self, request: GenerationRequest, is_cancelled: Callable[[], bool] = _never) -> GenerationResult:
         """Draw every picture of a request.
 
         Args:
             request: a complete request.
-            is_cancelled: asked before each step and before each picture is decoded.
+            is_cancelled: asked before each step and before each stage of the decoder.
 
         Raises:
             InvalidRequest: this model cannot draw that.
             GenerationCancelled: `is_cancelled` said so.
+            OutOfMemory: the device has too little for it.
         """
-        timings: dict[str, float] = {}
-        prepared = self._prepare_timed(request, timings)
+        prepared = self.prepare(self.read(request))
+        timings = prepared.timings
         samples = [self.start(prepared, number) for number in range(request.num_images)]
-        with _timed(timings, "denoise"):
-            while not samples[0].is_done:
-                _raise_if(is_cancelled)
-                self.denoise_step(samples)
-        with _timed(timings, "decode"):
-            images = []
+        try:
+            with timed(timings, "denoise"):
+                self._denoise(samples, is_cancelled)
+            with timed(timings, "decode"):
+                drawn = [self._decode(sample, is_cancelled) for sample in samples]
+                has_nsfw_concepts = self.find_nsfw(drawn) if request.check_safety else []
+        finally:
             for sample in samples:
+                self.release(sample)
+        with timed(timings, "encode"):
+            encoded = self.encode(request, drawn)
+        return GenerationResult(encoded, timings, has_nsfw_concepts)
+
+    def _denoise(self, samples: list[Sample], is_cancelled: Callable[[], bool]) -> None:
+        at_once = max(self.max_rows(samples[0].latent_shape) // samples[0].row_count, 1)
+        for some in (samples[first : first + at_once] for first in range(0, len(samples), at_once)):
+            while not some[0].is_done:
                 _raise_if(is_cancelled)
-                images.append(self.decode(sample))
-        with _timed(timings, "encode"):
-            encoded = [pictures.encode(image, request.output_format) for image in images]
-        return GenerationResult(encoded, timings)
+                self.denoise_step(some)
 
-    def prepare(self, request: GenerationRequest) -> PreparedRequest:
-        """Everything that is done once a request: check, plan, encode the prompt and the picture.
+    def _decode(self, sample: Sample, is_cancelled: Callable[[], bool]) -> Pixels:
+        decoding = self.decoding(sample)
+        while not decoding.is_done:
+            _raise_if(is_cancelled)
+            decoding.advance()
+        return decoding.picture
 
-        Raises:
-            InvalidRequest: this model cannot draw that.
-        """
-        return self._prepare_timed(request, {})
-
-    def start(self, prepared: PreparedRequest, number: int) -> Sample:
-        """Picture `number` (from 0) of a prepared request, before its first step."""
-        return Sample(prepared, number)
-
-    def denoise_step(self, samples: Sequence[Sample]) -> None:
-        """One step for each of `samples`: unfinished, of one latent shape, each at any step of its own."""
-        rows = [sample.step_inputs() for sample in samples]
-        flat = [row for of_sample in rows for row in of_sample]
-        inputs = {name: as_batch([row[name] for row in flat]) for name in flat[0]}
-        (previous,) = self._step.run(inputs, outputs=("prev",))
-        ends = np.cumsum([len(of_sample) for of_sample in rows])
-        for sample, of_sample in zip(samples, np.split(previous, ends[:-1]), strict=True):
-            sample.advance(of_sample)
-
-    def decode(self, sample: Sample) -> NDArray[np.uint8]:
-        """The picture of a finished sample: uint8 [height, width, 3], RGB."""
-        # One at a time: the decoder's activations are the largest of all, and it gains nothing from a batch.
-        (images,) = self._decoder.run({"latents": sample.latents[np.newaxis]})
-        picture: NDArray[np.uint8] = images[0]
-        return picture
-
-    def _prepare_timed(self, request: GenerationRequest, timings: dict[str, float]) -> PreparedRequest:
-        self._check_size(request)
-        strength = None if request.image is None else request.strength
-        schedule = self._scheduler.plan(request.num_inference_steps, strength)
-        with _timed(timings, "encode_image"):
-            source = self._encode_image(request)
-        with _timed(timings, "text"):
-            conditioning = self._conditioner(request)
-        scale = self._description.vae_scale_factor
-        shape = (self._description.latent_channels, request.height // scale, request.width // scale)
-        return PreparedRequest(request, shape, schedule, conditioning, source)
-
-    def _check_size(self, request: GenerationRequest) -> None:
-        multiple, limit = self._description.size_multiple, self._description.max_pixels
-        if min(request.width, request.height) < multiple or request.width % multiple or request.height % multiple:
-            raise InvalidRequest("image_size", f"width and height have to be multiples of {multiple}")
-        if request.width * request.height > limit:
-            raise InvalidRequest("image_size", f"has more than {limit} pixels", "image_too_large")
-
-    def _encode_image(self, request: GenerationRequest) -> SourceLatents | None:
-        if request.image is None:
+    def _encode_image(self, read: ReadRequest) -> SourceLatents | None:
+        if read.picture is None:
             return None
-        image = pictures.decode(request.image, request.width, request.height, request.image_field)
-        mean, std = self._encoder.run({"images": image[np.newaxis]})
+        mean, std = self._encoder.run({"images": read.picture[np.newaxis]})
         return SourceLatents(mean[0], std[0])
 
-    def _warm_up(self) -> None:
-        # The first run of a session allocates its arena; do that before somebody waits for it.
-        width, height = self._description.default_size
-        blank = pictures.encode(np.zeros((height, width, 3), np.uint8), "png").content
-        steps = self._description.default_num_inference_steps
-        guidance_scale = self._description.default_guidance_scale
-        for image in (None, blank):
-            self.generate(GenerationRequest("", width, height, steps, guidance_scale, seed=0, image=image))
+
+def _signatures(description: bundle.ModelDescription) -> dict[str, bundle.GraphSignature | None]:
+    """The inputs and outputs of each graph; None for stages of the decoder, which feed one another."""
+    signatures: dict[str, bundle.GraphSignature | None] = {
+        bundle.TEXT_ONNX: bundle.GRAPHS[bundle.TEXT_ONNX],
+        bundle.STEP_ONNX: description.step_signature,
+        bundle.VAE_ENCODER_ONNX: bundle.GRAPHS[bundle.VAE_ENCODER_ONNX],
+        **dict.fromkeys(description.decoder_stages),
+    }
+    if description.has_safety_checker:
+        signatures[bundle.SAFETY_CHECKER_ONNX] = bundle.SAFETY_CHECKER
+    return signatures
+
+
+def _too_large(
+    directory: Path, description: bundle.ModelDescription, device: str, error: OutOfMemory
+) -> bundle.BundleError:
+    width, height = description.default_size
+    problem = f"a picture of {width}x{height} does not fit into the memory of {device} ({error})"
+    return bundle.BundleError(directory, problem, "Free memory there, or choose another --device or a smaller model")
 
 
 def _raise_if(is_cancelled: Callable[[], bool]) -> None:
@@ -198,10 +262,3 @@ def _check_device(directory: Path, description: bundle.ModelDescription, device:
     if description.device == "cuda" and device == "cpu":
         remedy = "Run it with --device cuda:0, or export it again with --device cpu"
         raise bundle.BundleError(directory, "was exported for CUDA and cannot run on the CPU", remedy)
-
-
-@contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    timings[stage] = time.perf_counter() - start

@@ -3,10 +3,15 @@
 A generation is a pure function of its request, seed included, so a request whose worker died is run again.
 """
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
-OutputFormat = Literal["jpeg", "png"]
+OutputFormat = Literal["jpeg", "png", "webp"]
+
+FLOW: Final[ContextVar[str]] = ContextVar("flow", default="")
+"""Who a generation is for, in the sense of fair queueing: a socket sets it for its greenlet, and flows that
+wait share the engine evenly, however much each of them asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +27,14 @@ class ModelCard:
     size_multiple: int
     """Width and height are multiples of this many pixels."""
     max_pixels: int
+    """Of what is drawn, see `drawn_multiple`."""
     presets: dict[str, tuple[int, int]]
     """fal's `image_size` presets as (width, height) in pixels, scaled to what the model was trained on."""
+    has_negative_prompt: bool = False
+    """Whether guidance runs against a negative prompt; else there is no use for one."""
+    has_safety_checker: bool = False
+    drawn_multiple: int = 1
+    """What is drawn has multiples of this many pixels; what that is more than asked for is cut off at the edges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,8 @@ class GenerationRequest:
     """One generation, complete: every default is filled in and the seed is drawn.
 
     `image` is an encoded picture (JPEG, PNG, WebP) for image-to-image, resized to width x height by the
-    worker; `strength` in (0, 1] says how far the result may leave it. With `num_images` n, picture i is the
+    worker; `strength` in (0, 1] says how far the result may leave it. `mask`, another encoded picture, makes
+    it inpainting: drawn anew is what is white in it, kept what is black. With `num_images` n, picture i is the
     one that a lone request with seed + i gives.
     """
 
@@ -46,7 +58,14 @@ class GenerationRequest:
     image: bytes | None = None
     image_field: str = "image_bytes"
     """The input that `image` came in: what an InvalidRequest about it names."""
+    mask: bytes | None = None
+    mask_field: str = "mask_bytes"
+    """The input that `mask` came in."""
     strength: float = 1.0
+    guidance_rescale: float = 0.0
+    """In [0, 1], how far guided latents get back the contrast of unguided ones (arXiv 2305.08891, 3.4)."""
+    check_safety: bool = True
+    """Whether the model's safety checker, if it has one, looks at the pictures."""
     output_format: OutputFormat = "jpeg"
 
 
@@ -62,10 +81,47 @@ class GeneratedImage:
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """`timings` are seconds a stage: queue, text, encode_image, denoise, decode, encode."""
+    """What a generation has come to.
+
+    `timings` are seconds of wall time, by stage: `text` and `encode_image` (reading and encoding the prompt and the
+    picture), `queue` (whatever else was waited before the first step), `denoise` (from the start of the first step to
+    the end of the last), `decode` (from there until every picture is decoded and checked), `encode` (from there until
+    they are compressed). A worker draws for others meanwhile, so a stage says how long it took, not how much work
+    it was.
+
+    `has_nsfw_concepts` has a value for each picture if a safety checker looked at them, else it is empty;
+    a picture with such concepts is black.
+    """
 
     images: list[GeneratedImage]
     timings: dict[str, float] = field(default_factory=dict)
+    has_nsfw_concepts: list[bool] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """What workers have counted since the engine's start; gauges are what is so now."""
+
+    ticks: int = 0
+    """Runs of the step graph."""
+    ticks_by_rows: dict[str, int] = field(default_factory=dict)
+    """Runs by the number of rows in their batch."""
+    steps_by_size: dict[str, int] = field(default_factory=dict)
+    """Steps of pictures by the size of their latents, WIDTHxHEIGHT."""
+    step_seconds: float = 0.0
+    """Time in the step graph."""
+    answers: dict[str, int] = field(default_factory=dict)
+    """How requests ended: finished, refused, failed, cancelled."""
+    pictures: int = 0
+    """Pictures drawn to the end."""
+    prompt_cache_hits: int = 0
+    prompt_cache_misses: int = 0
+    prompt_cache_bytes: int = 0
+    """Gauge."""
+    waiting_requests: int = 0
+    """Gauge: received, and no step of them was made."""
+    running_requests: int = 0
+    """Gauge: with a step made and no answer."""
 
 
 class GenerationError(Exception):
@@ -83,6 +139,10 @@ class InvalidRequest(GenerationError):
         self.field = field
         self.message = message
         self.kind = kind
+
+
+class OutOfMemory(GenerationError):
+    """The device has too little memory for a run; the model stays loaded, and a smaller run may succeed."""
 
 
 class EngineUnavailable(GenerationError):

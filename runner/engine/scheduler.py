@@ -35,10 +35,12 @@ class Coefficients(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One run of the UNet."""
+    """One run of the UNet. At its end, latents have as much of an image as `signal * image + noise * normal noise`."""
 
     timestep: int
     coefficients: Coefficients
+    signal: float
+    noise: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +57,40 @@ class Scheduler:
 
     def __init__(self, family: str, constants: SchedulerConstants) -> None:
         self._constants = constants
-        self._plan_steps = self._euler_ancestral_steps if family == "turbo" else self._lcm_steps
-        self._pure_noise_start = family != "turbo"
+        self._is_lcm = family != "turbo"
+        self._timesteps = _lcm_timesteps if self._is_lcm else _trailing_timesteps
+        self._coefficients = self._lcm_coefficients if self._is_lcm else self._euler_ancestral_coefficients
         self._alphas_cumprod = _alphas_cumprod(constants)
 
-    def plan(self, num_inference_steps: int, strength: float | None = None) -> Schedule:
+    def plan(self, num_inference_steps: int, strength: float | None = None, *, is_inpainting: bool = False) -> Schedule:
         """The schedule of a request.
 
         Args:
             num_inference_steps: at least 1.
             strength: in (0, 1], how much noise a given picture gets; None draws from nothing.
+            is_inpainting: a strength of 1 starts from nothing but noise then, as
+                StableDiffusionXLInpaintPipeline has it; image-to-image keeps what little is left of the picture.
 
         Raises:
             InvalidRequest: the model has no such number of steps at this strength.
         """
-        steps = self._plan_steps(num_inference_steps, 1.0 if strength is None else strength)
-        if strength is None and self._pure_noise_start:
-            return Schedule(steps, signal=0.0, noise=1.0)  # LCMScheduler.init_noise_sigma is 1
-        alpha = self._alphas_cumprod[steps[0].timestep]
-        return Schedule(steps, 0.0 if strength is None else math.sqrt(alpha), math.sqrt(1 - alpha))
-
-    def _lcm_steps(self, num_inference_steps: int, strength: float) -> tuple[Step, ...]:
-        timesteps = _lcm_timesteps(self._constants, num_inference_steps, strength)
+        timesteps = self._timesteps(self._constants, num_inference_steps, 1.0 if strength is None else strength)
         followers = [*timesteps[1:], None]
-        return tuple(Step(t, self._lcm_coefficients(t, n)) for t, n in zip(timesteps, followers, strict=True))
+        steps = tuple(
+            Step(t, self._coefficients(t, n), *self._level(n)) for t, n in zip(timesteps, followers, strict=True)
+        )
+        signal, noise = self._level(timesteps[0])
+        if strength is None or (is_inpainting and strength == 1):
+            signal, noise = 0.0, self._init_noise(noise)
+        return Schedule(steps, signal, noise)
+
+    def _init_noise(self, noise: float) -> float:
+        return 1.0 if self._is_lcm else noise  # init_noise_sigma of LCMScheduler is 1, that of Euler its sigma
+
+    def _level(self, timestep: int | None) -> tuple[float, float]:
+        """How much of the image and how much noise latents have at a timestep; None is the end."""
+        alpha = 1.0 if timestep is None else self._alphas_cumprod[timestep]
+        return math.sqrt(alpha), math.sqrt(1 - alpha)
 
     def _lcm_coefficients(self, timestep: int, following: int | None) -> Coefficients:
         scaled = timestep * self._constants.timestep_scaling
@@ -88,13 +100,6 @@ class Scheduler:
             return Coefficients(*self._x0(timestep), skip, out, 1.0, 0.0)
         alpha = self._alphas_cumprod[following]
         return Coefficients(*self._x0(timestep), skip, out, math.sqrt(alpha), math.sqrt(1 - alpha))
-
-    def _euler_ancestral_steps(self, num_inference_steps: int, strength: float) -> tuple[Step, ...]:
-        timesteps = _trailing_timesteps(self._constants, num_inference_steps, strength)
-        followers = [*timesteps[1:], None]
-        return tuple(
-            Step(t, self._euler_ancestral_coefficients(t, n)) for t, n in zip(timesteps, followers, strict=True)
-        )
 
     def _euler_ancestral_coefficients(self, timestep: int, following: int | None) -> Coefficients:
         """Karras' sigmas put into variance-preserving latents: x_t = x_sigma / sqrt(sigma^2 + 1)."""
@@ -158,7 +163,10 @@ def _trailing_timesteps(constants: SchedulerConstants, count: int, strength: flo
     """Evenly spaced, noisiest first; strength drops the first ones (SDXL's image-to-image pipeline)."""
     total = constants.num_train_timesteps
     running = min(int(count * strength), count)
-    if count > total or running < 1:
-        raise InvalidRequest("num_inference_steps", f"num_inference_steps x strength is not in 1 … {total}")
+    if count > total:
+        raise InvalidRequest("num_inference_steps", f"at most {total}, this model has no more timesteps")
+    if running < 1:
+        message = "num_inference_steps x strength is below 1, which leaves no step: raise one of them"
+        raise InvalidRequest("num_inference_steps", message)
     timesteps = np.round(total - np.arange(count) * (total / count)).astype(np.int64) - 1
     return list(timesteps[count - running :].tolist())

@@ -48,4 +48,8 @@ def _load(path: Path) -> Tokenizer:
     if lengths != [TOKENS, TOKENS]:
         remedy = "Save it with enable_padding(length=77, …) and enable_truncation(77)"
         raise BundleError(path, f"does not pad and truncate to {TOKENS} tokens", remedy)
+    # It keeps what it made of each of the last 10,000 words: tens of megabytes where callers choose the words, for
+    # microseconds a prompt. There is no public way to say so (tokenizers 0.23).
+    tokenizer.model._resize_cache(0)
+    tokenizer.model._clear_cache()
     return tokenizer

@@ -1,13 +1,14 @@
 """The four graphs of a bundle, made out of the five that optimum exports (their interface: `runner.engine.bundle`)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from onnx import ModelProto, numpy_helper
 
-from runner.engine.bundle import GRAPHS, STEP_ONNX, TEXT_ONNX
+from runner.engine.bundle import GRAPHS, STEP_ONNX, TEXT_ONNX, TIMESTEP_COND
 from runner.export import surgery
+from runner.export.cross_attention import HIDDEN_STATES, PROMPT_EMBEDS
 
 _TEXT: Final = """
 text (int64[batch_size, 77] input_ids, int64[batch_size, 77] input_ids_2)
@@ -18,23 +19,77 @@ text (int64[batch_size, 77] input_ids, int64[batch_size, 77] input_ids_2)
 }
 """
 
-_STEP: Final = """
-step (float[batch_size, 6] coefficients, float[batch_size, c, height, width] noise)
-    => (float[batch_size, c, height, width] prev, float[batch_size, c, height, width] denoised)
-    <int64[4] "/lcm/per_sample" = {0, 6, 1, 1}>
+_SAMPLES: Final = """
+samples (float[slots, c, height, width] latents, int64[batch_size] read_slots,
+         float[batch_size, c, height, width] fresh, bool[batch_size] is_fresh)
+    => (float[batch_size, c, height, width] sample)
+    <int64[4] "/pool/per_row" = {0, 1, 1, 1}>
 {
-    "/lcm/columns" = Reshape(coefficients, "/lcm/per_sample")
-    "/lcm/x0_from_sample", "/lcm/x0_from_output", "/lcm/c_skip", "/lcm/c_out", "/lcm/sqrt_alpha", "/lcm/sqrt_beta"
-        = Split<axis = 1, num_outputs = 6>("/lcm/columns")
-    "/lcm/x0_of_sample" = Mul("/lcm/x0_from_sample", sample)
-    "/lcm/x0_of_output" = Mul("/lcm/x0_from_output", out_sample)
-    "/lcm/x0" = Add("/lcm/x0_of_sample", "/lcm/x0_of_output")
-    "/lcm/skipped" = Mul("/lcm/c_skip", sample)
-    "/lcm/predicted" = Mul("/lcm/c_out", "/lcm/x0")
-    denoised = Add("/lcm/skipped", "/lcm/predicted")
-    "/lcm/signal" = Mul("/lcm/sqrt_alpha", denoised)
-    "/lcm/noise" = Mul("/lcm/sqrt_beta", noise)
-    prev = Add("/lcm/signal", "/lcm/noise")
+    "/pool/read" = Gather<axis = 0>(latents, read_slots)
+    "/pool/is_fresh" = Reshape(is_fresh, "/pool/per_row")
+    sample = Where("/pool/is_fresh", fresh, "/pool/read")
+}
+"""
+
+_GUIDANCE: Final = """
+guidance (int64[batch_size] negative_row, float[batch_size] guidance_scale, float[batch_size] guidance_rescale)
+    => (float[batch_size, c, height, width] guided)
+    <int64[4] "/guidance/per_row" = {0, 1, 1, 1}, int64[3] "/guidance/axes" = {1, 2, 3},
+     float "/guidance/one" = {1.0}, float "/guidance/least" = {1e-12}>
+{
+    "/guidance/negative" = Gather<axis = 0>(out_sample, negative_row)
+    "/guidance/away" = Sub(out_sample, "/guidance/negative")
+    "/guidance/scale" = Reshape(guidance_scale, "/guidance/per_row")
+    "/guidance/scaled" = Mul("/guidance/scale", "/guidance/away")
+    "/guidance/plain" = Add("/guidance/negative", "/guidance/scaled")
+    "/guidance/output_mean" = ReduceMean(out_sample, "/guidance/axes")
+    "/guidance/output_centred" = Sub(out_sample, "/guidance/output_mean")
+    "/guidance/output_squared" = Mul("/guidance/output_centred", "/guidance/output_centred")
+    "/guidance/output_variance" = ReduceMean("/guidance/output_squared", "/guidance/axes")
+    "/guidance/plain_mean" = ReduceMean("/guidance/plain", "/guidance/axes")
+    "/guidance/plain_centred" = Sub("/guidance/plain", "/guidance/plain_mean")
+    "/guidance/plain_squared" = Mul("/guidance/plain_centred", "/guidance/plain_centred")
+    "/guidance/plain_variance" = ReduceMean("/guidance/plain_squared", "/guidance/axes")
+    "/guidance/divisor" = Max("/guidance/plain_variance", "/guidance/least")
+    "/guidance/ratio_squared" = Div("/guidance/output_variance", "/guidance/divisor")
+    "/guidance/ratio" = Sqrt("/guidance/ratio_squared")
+    "/guidance/rescale" = Reshape(guidance_rescale, "/guidance/per_row")
+    "/guidance/rescaled" = Mul("/guidance/rescale", "/guidance/ratio")
+    "/guidance/kept" = Sub("/guidance/one", "/guidance/rescale")
+    "/guidance/factor" = Add("/guidance/rescaled", "/guidance/kept")
+    guided = Mul("/guidance/plain", "/guidance/factor")
+}
+"""
+
+_NO_GUIDANCE: Final = """
+guidance () => (float[batch_size, c, height, width] guided)
+{
+    guided = Identity(out_sample)
+}
+"""
+
+_STEP: Final = """
+step (float[batch_size, 6] coefficients, float[batch_size, c, height, width] noise,
+      float[batch_size, c, height, width] known, bool[batch_size, 1, height, width] is_known,
+      int64[batch_size] write_slots)
+    => (float[slots, c, height, width] latents_out, float[batch_size, c, height, width] denoised)
+    <int64[4] "/step/per_row" = {0, 6, 1, 1}, int64[2] "/step/one_index" = {0, 1}>
+{
+    "/step/columns" = Reshape(coefficients, "/step/per_row")
+    "/step/x0_from_sample", "/step/x0_from_output", "/step/skip", "/step/out", "/step/from_denoised", "/step/from_noise"
+        = Split<axis = 1, num_outputs = 6>("/step/columns")
+    "/step/x0_of_sample" = Mul("/step/x0_from_sample", sample)
+    "/step/x0_of_output" = Mul("/step/x0_from_output", guided)
+    "/step/x0" = Add("/step/x0_of_sample", "/step/x0_of_output")
+    "/step/skipped" = Mul("/step/skip", sample)
+    "/step/predicted" = Mul("/step/out", "/step/x0")
+    denoised = Add("/step/skipped", "/step/predicted")
+    "/step/signal" = Mul("/step/from_denoised", denoised)
+    "/step/noise" = Mul("/step/from_noise", noise)
+    "/step/prev" = Add("/step/signal", "/step/noise")
+    "/step/written" = Where(is_known, known, "/step/prev")
+    "/step/indices" = Reshape(write_slots, "/step/one_index")
+    latents_out = ScatterND(latents, "/step/indices", "/step/written")
 }
 """
 
@@ -86,6 +141,15 @@ scaled () => (float[batch_size, c, height, width] latents_mean, float[batch_size
 }
 """
 
+_CERTAIN_LATENTS: Final = """
+certain () => (float[batch_size, c, height, width] latents_mean, float[batch_size, c, height, width] latents_std)
+{
+    "/latents/centred" = Sub(latent_sample, "/latents/offset")
+    latents_mean = Div("/latents/centred", "/latents/multiplier")
+    latents_std = Sub(latents_mean, latents_mean)
+}
+"""
+
 
 def text_graph(first: ModelProto, second: ModelProto, layers: tuple[int, int]) -> ModelProto:
     """Both text encoders side by side, each up to its last layer but one, which is where SDXL reads them.
@@ -103,25 +167,54 @@ def text_graph(first: ModelProto, second: ModelProto, layers: tuple[int, int]) -
     return model
 
 
+def drop_timestep_expansion(unet: ModelProto) -> None:
+    """Let each row of the batch bring its timestep, without the repetition of one for all that diffusers traces.
+
+    It changes nothing but what runs: the repetition's shape is computed on the host, to be needed on the GPU.
+    """
+    for node in surgery.readers(unet, "timestep"):
+        if node.op_type == "Expand":
+            surgery.bypass(unet, node)
+
+
 def step_graph(unet: ModelProto) -> ModelProto:
-    """The UNet and, behind it, one step of the scheduler, linear in what the UNet gives, with host-made factors."""
+    """The UNet with its batch picked from a pool of latents before it, and guidance and one scheduler step behind.
+
+    Args:
+        unet: as optimum exports it, with a timestep for each row; or after `cross_attention.take_projections`.
+    """
+    surgery.prepend(unet, _SAMPLES)
+    surgery.rename_input(unet, HIDDEN_STATES, PROMPT_EMBEDS)
+    guides_itself = TIMESTEP_COND in surgery.names(unet.graph.input)
+    surgery.append(unet, _NO_GUIDANCE if guides_itself else _GUIDANCE)
     surgery.append(unet, _STEP)
     surgery.order_inputs(unet, GRAPHS[STEP_ONNX].inputs)
     return unet
 
 
-def vae_decoder_graph(decoder: ModelProto, vae_config: Mapping[str, Any]) -> ModelProto:
-    """The decoder from latents as the UNet has them to pixels, rounded as diffusers' image processor does it."""
-    surgery.prepend(decoder, _LATENT_SAMPLE)
-    surgery.append(decoder, _IMAGES)
-    _add_latent_scale(decoder, vae_config)
-    return decoder
+def vae_decoder_graphs(stages: Sequence[ModelProto], vae_config: Mapping[str, Any]) -> None:
+    """Make the decoder take latents as the UNet has them, and give pixels as diffusers' image processor rounds them.
+
+    Args:
+        stages: the decoder in its own terms, `latent_sample` to `sample`, in one or more stages.
+        vae_config: of the VAE.
+    """
+    surgery.prepend(stages[0], _LATENT_SAMPLE)
+    _add_latent_scale(stages[0], vae_config)
+    surgery.append(stages[-1], _IMAGES)
 
 
 def vae_encoder_graph(encoder: ModelProto, vae_config: Mapping[str, Any]) -> ModelProto:
-    """The encoder from pixels to the distribution of the latents as the UNet has them."""
+    """The encoder from pixels to the distribution of the latents as the UNet has them.
+
+    Args:
+        encoder: from `sample` to `latent_parameters`, or for a tiny VAE, which knows no distribution, to
+            `latent_sample`.
+        vae_config: of the VAE.
+    """
+    has_distribution = "latent_parameters" in surgery.names(encoder.graph.output)
     surgery.prepend(encoder, _SAMPLE)
-    surgery.append(encoder, _LATENTS)
+    surgery.append(encoder, _LATENTS if has_distribution else _CERTAIN_LATENTS)
     _add_latent_scale(encoder, vae_config)
     return encoder
 

@@ -8,6 +8,17 @@ from runner.engine import bundle
 from runner.engine.bundle import BundleError
 from tests.tiny_bundle import make_tiny_bundle
 
+GOLDEN = {
+    "prompt": "a star",
+    "width": 64,
+    "height": 64,
+    "num_inference_steps": 1,
+    "guidance_scale": 1,
+    "seed": 0,
+    "max_difference": 1,
+    "max_share": 0.001,
+}
+
 
 @pytest.fixture
 def own_bundle(tmp_path: Path) -> Path:
@@ -35,7 +46,8 @@ def test_the_description_survives_its_file(tiny_bundle: Path, tmp_path: Path) ->
 
 
 def test_every_file_but_the_description_is_listed(tiny_bundle: Path) -> None:
-    assert sorted(bundle.read_description(tiny_bundle).files) == sorted(bundle.REQUIRED_FILES)
+    description = bundle.read_description(tiny_bundle)
+    assert sorted(description.files) == sorted({*bundle.REQUIRED_FILES, *description.decoder_stages})
 
 
 @pytest.mark.parametrize("name", bundle.REQUIRED_FILES)
@@ -69,14 +81,20 @@ def test_no_bundle_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\xff"])
 def test_a_description_that_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / bundle.MODEL_JSON).write_text(text, encoding="latin-1")
-    with pytest.raises(BundleError, match="is not a bundle description of format 1"):
+    with pytest.raises(BundleError, match="is not a bundle description of format 2"):
         bundle.read_description(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"format_version": 2}, "format_version"),
+        ({"format_version": 1}, r"format 2 \(format_version: .*\. Export the model again"),
+        ({"format_version": 3}, "format_version"),
+        ({"decoder_stages": []}, "decoder_stages"),
+        ({"decoder_stages": ["vae_decoder_2.onnx"]}, "decoder_stages does not begin with vae_decoder.onnx"),
+        ({"decoder_stages": ["vae_decoder.onnx", "vae_decoder_3.onnx"]}, "not listed: vae_decoder_3.onnx"),
+        ({"golden": GOLDEN}, "not listed: golden.png"),
+        ({"golden": GOLDEN | {"max_share": 2}}, "golden.max_share"),
         ({"family": "dalle"}, "family"),
         ({"colour": "red"}, "colour"),
         ({"size_multiple": 12}, "size_multiple"),
@@ -115,8 +133,21 @@ def test_presets_of_a_full_size_model_are_fals_own() -> None:
     assert bundle.scaled_presets(128, 8)["portrait_4_3"] == (96, 128)
 
 
-def test_the_step_graph_has_no_timestep_cond_if_the_unet_takes_none(tmp_path: Path, tiny_bundle: Path) -> None:
-    plain = make_tiny_bundle(tmp_path, timestep_cond_dim=None)
-    inputs = bundle.read_description(plain).graph_signatures[bundle.STEP_ONNX].inputs
-    with_cond = bundle.read_description(tiny_bundle).graph_signatures[bundle.STEP_ONNX].inputs
-    assert [name for name in with_cond if name not in inputs] == [bundle.TIMESTEP_COND]
+def test_the_step_graph_takes_the_inputs_of_its_kind_of_guidance(tmp_path: Path, tiny_bundle: Path) -> None:
+    plain = set(bundle.read_description(make_tiny_bundle(tmp_path, timestep_cond_dim=None)).step_signature.inputs)
+    embedding = set(bundle.read_description(tiny_bundle).step_signature.inputs)
+    assert embedding - plain == {bundle.TIMESTEP_COND}
+    assert plain - embedding == set(bundle.GUIDANCE)
+
+
+def test_the_optional_parts_are_known_by_their_files(tmp_path: Path, tiny_bundle: Path) -> None:
+    card = bundle.check(make_tiny_bundle(tmp_path, safety_checker=True, golden=True)).card()
+    assert card.has_safety_checker
+    assert not bundle.check(tiny_bundle).card().has_safety_checker
+
+
+def test_measurements_are_no_part_of_the_model(own_bundle: Path) -> None:
+    listed = bundle.file_entries(own_bundle)
+    (own_bundle / bundle.TUNE_JSON).write_text("{}")
+    assert bundle.file_entries(own_bundle) == listed
+    bundle.check(own_bundle)

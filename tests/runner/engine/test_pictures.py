@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from runner.engine import pictures
-from runner.engine.request import InvalidRequest
+from runner.engine.request import InvalidRequest, OutputFormat
 from tests.runner.engine.conftest import picture
 
 KINDS = ["JPEG", "PNG", "WEBP"]
@@ -148,10 +148,36 @@ def test_a_flipped_byte_gives_a_picture_or_a_refusal(kind: str, position: float,
         assert pictures.decode(bytes(data), 16, 16, "image_bytes").shape == (16, 16, 3)
 
 
-@pytest.mark.parametrize("output_format", ["jpeg", "png"])
-def test_encodes(output_format: str) -> None:
+@pytest.mark.parametrize(("output_format", "tolerance"), [("jpeg", 2), ("webp", 2), ("png", 1e-9)])
+def test_encodes(output_format: OutputFormat, tolerance: float) -> None:
     image = pictures.decode(picture("PNG", 64, 48), 64, 48, "image_bytes")
     encoded = pictures.encode(image, output_format)
     assert (encoded.content_type, encoded.width, encoded.height) == (f"image/{output_format}", 64, 48)
     again = pictures.decode(encoded.content, 64, 48, "image_bytes")
-    assert np.abs(again.astype(int) - image).mean() < (2 if output_format == "jpeg" else 1e-9)
+    assert np.abs(again.astype(int) - image).mean() < tolerance
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mask_is_its_light(kind: str) -> None:
+    decoded = pictures.decode_mask(picture(kind, 320, 240), 64, 48, "mask_bytes")
+    assert (decoded.shape, decoded.dtype) == ((48, 64), np.uint8)
+    np.testing.assert_allclose(decoded[:, :30], 76, atol=6)  # pure red, ITU-R 601-2
+    np.testing.assert_allclose(decoded[:, 34:], 29, atol=6)  # pure blue
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_masks_of_every_mode(mode: str) -> None:
+    light = np.zeros((16, 32), np.uint8)
+    light[:, 16:] = 255
+    grey = Image.fromarray(light)
+    image = Image.fromarray(light.astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    decoded = pictures.decode_mask(buffer.getvalue(), 32, 16, "mask_bytes")
+    assert (decoded >= 128).tolist() == (light >= 128).tolist()
+
+
+def test_a_broken_mask_is_blamed_on_its_field() -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        pictures.decode_mask(picture("PNG")[:60], 16, 16, "mask_url")
+    assert (raised.value.field, raised.value.kind) == ("mask_url", "image_load_error")

@@ -1,5 +1,6 @@
 """Golden values are those of diffusers 0.39's LCMScheduler and EulerAncestralDiscreteScheduler."""
 
+import itertools
 import math
 
 import numpy as np
@@ -60,9 +61,13 @@ def test_lcm_strength_shortens_the_range_not_the_count(count, strength, expected
         (1, None, [999]),
         (2, None, [999, 499]),
         (3, None, [999, 666, 332]),
-        (6, None, [999, 832, 666, 499, 332, 166]),
         (4, None, [999, 749, 499, 249]),
+        (5, None, [999, 799, 599, 399, 199]),
+        (6, None, [999, 832, 666, 499, 332, 166]),
+        (7, None, [999, 856, 713, 570, 428, 285, 142]),
+        (8, None, [999, 874, 749, 624, 499, 374, 249, 124]),
         (4, 0.5, [499, 249]),
+        (8, 0.3, [249, 124]),
         (2, 0.5, [499]),
     ],
 )
@@ -88,7 +93,7 @@ def test_lcm_coefficients_against_the_formulas_of_the_step(prediction_type, coun
     steps = scheduler.plan(count).steps
     alphas = alphas_cumprod()
     x, output, noise = 0.3, -0.7, 1.1
-    for number, (timestep, k) in enumerate(steps):
+    for number, (timestep, k, *_) in enumerate(steps):
         a = alphas[timestep]
         if prediction_type == "epsilon":
             x0 = (x - math.sqrt(1 - a) * output) / math.sqrt(a)
@@ -109,9 +114,9 @@ def test_turbo_coefficients_against_the_formulas_of_the_step(prediction_type, co
     """EulerAncestralDiscreteScheduler.step written out, on scalars in its own, variance-exploding scale."""
     steps = Scheduler("turbo", SchedulerConstants(prediction_type=prediction_type)).plan(count).steps
     alphas = alphas_cumprod()
-    sigmas = [math.sqrt((1 - alphas[t]) / alphas[t]) for t, _ in steps] + [0.0]
+    sigmas = [math.sqrt((1 - alphas[t]) / alphas[t]) for t, *_ in steps] + [0.0]
     x, output, noise = 0.3, -0.7, 1.1
-    for (_, k), sigma, sigma_to in zip(steps, sigmas, sigmas[1:], strict=False):
+    for (_, k, *_), sigma, sigma_to in zip(steps, sigmas, sigmas[1:], strict=False):
         exploding = x * math.sqrt(sigma**2 + 1)
         if prediction_type == "epsilon":
             x0 = exploding - sigma * output
@@ -145,6 +150,25 @@ def test_starts() -> None:
         half = scheduler.plan(4, 0.5)
         assert half.signal == pytest.approx(math.sqrt(alpha[499]))
         assert half.noise == pytest.approx(math.sqrt(1 - alpha[499]))
+
+
+@pytest.mark.parametrize(("scheduler", "noise"), [(LCM, 1.0), (TURBO, math.sqrt(1 - alphas_cumprod()[999]))])
+def test_inpainting_at_full_strength_starts_from_nothing_but_noise(scheduler, noise) -> None:
+    start = scheduler.plan(4, 1.0, is_inpainting=True)
+    assert (start.signal, start.noise) == (0, pytest.approx(noise))
+    assert start.steps == scheduler.plan(4).steps
+    assert scheduler.plan(4, 0.5, is_inpainting=True) == scheduler.plan(4, 0.5)
+    assert scheduler.plan(4, 1.0).signal > 0, "image-to-image keeps a trace of the picture"
+
+
+@pytest.mark.parametrize("scheduler", [LCM, TURBO])
+def test_a_step_ends_at_the_noise_where_the_next_begins(scheduler) -> None:
+    alpha = alphas_cumprod()
+    steps = scheduler.plan(4).steps
+    for step, following in itertools.pairwise(steps):
+        a = alpha[following.timestep]
+        assert (step.signal, step.noise) == (pytest.approx(math.sqrt(a)), pytest.approx(math.sqrt(1 - a)))
+    assert (steps[-1].signal, steps[-1].noise) == (1, 0)
 
 
 def test_linear_betas() -> None:

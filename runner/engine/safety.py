@@ -1,0 +1,39 @@
+"""The safety checker: finds pictures that should not be shown and blackens them, as diffusers does."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from runner.engine.bundle import SAFETY_CHECKER_SIDE
+from runner.engine.graphs import Graph
+
+Pixels = NDArray[np.uint8]
+
+
+class SafetyChecker:
+    """diffusers' StableDiffusionSafetyChecker, as a graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def __call__(self, pictures: Sequence[Pixels]) -> list[bool]:
+        """Which of `pictures`, uint8 [height, width, 3] each, have such concepts. Those are made black in place."""
+        (found,) = self._graph.run({"images": np.stack([seen(picture) for picture in pictures])})
+        has_nsfw_concepts: list[bool] = found.tolist()
+        for picture, is_found in zip(pictures, has_nsfw_concepts, strict=True):
+            if is_found:
+                picture[:] = 0
+        return has_nsfw_concepts
+
+
+def seen(picture: Pixels) -> Pixels:
+    """What the checker looks at: transformers' CLIPImageProcessor up to its normalisation, which the graph does."""
+    height, width = picture.shape[:2]
+    side = SAFETY_CHECKER_SIDE
+    # The longer side is cut short, not rounded (get_resize_output_image_size with default_to_square=False).
+    size = (side, side * height // width) if width <= height else (side * width // height, side)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    resized = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(resized.crop((left, top, left + side, top + side)))
