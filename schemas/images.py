@@ -2,16 +2,16 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from schemas import limits
 
 ImageSizePreset = Literal["square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9"]
-OutputFormat = Literal["jpeg", "png"]
+OutputFormat = Literal["jpeg", "png", "webp"]
 
 
 class ImageSize(BaseModel):
-    """An exact size in pixels. The model decides what it can draw: see the bundle's `sizes`."""
+    """An exact size in pixels, multiples of 8 up to what the model can draw."""
 
     width: int = Field(gt=0, le=limits.IMAGE_SIDE_MAX_PX)
     height: int = Field(gt=0, le=limits.IMAGE_SIDE_MAX_PX)
@@ -20,20 +20,27 @@ class ImageSize(BaseModel):
 class TextToImageInput(BaseModel):
     """What `fal-ai/fast-lcm-diffusion` takes. A field left out takes the served model's own default.
 
-    Fields that clients send and this server has no use for (`enable_safety_checks`, `expand_prompt` …) are
-    ignored, as the original ignores them.
+    Fields that clients send and this server has no use for (`expand_prompt`, `model_name` …) are ignored, as
+    the original ignores them. `negative_prompt` and `guidance_rescale` count only for models with
+    classifier-free guidance, at a `guidance_scale` above 1.
     """
 
-    model_config = ConfigDict(extra="ignore", strict=False)
+    model_config = ConfigDict(extra="ignore", strict=False, validate_by_name=True)
 
     prompt: str = Field(max_length=limits.PROMPT_MAX_CHARS)
     negative_prompt: str = Field(default="", max_length=limits.PROMPT_MAX_CHARS)
     image_size: ImageSizePreset | ImageSize | None = None
     num_inference_steps: int | None = Field(default=None, ge=1, le=limits.NUM_INFERENCE_STEPS_MAX)
     guidance_scale: float | None = Field(default=None, ge=0, le=limits.GUIDANCE_SCALE_MAX, allow_inf_nan=False)
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
     seed: int | None = Field(default=None, ge=0, le=limits.SEED_MAX)
     num_images: int = Field(default=1, ge=1, le=limits.NUM_IMAGES_MAX)
     format: OutputFormat = "jpeg"
+    enable_safety_checker: bool = Field(
+        default=True,
+        validation_alias=AliasChoices("enable_safety_checker", "enable_safety_checks"),
+        description="Let the model's safety checker, if it has one, look at the pictures. Also enable_safety_checks.",
+    )
     sync_mode: bool = True
     request_id: str = Field(default="", max_length=limits.REQUEST_ID_MAX_CHARS)
 
@@ -41,20 +48,28 @@ class TextToImageInput(BaseModel):
 ImageBytes = Annotated[bytes, Field(strict=True, min_length=1, max_length=limits.IMAGE_BYTES_MAX)]
 
 
-class RealtimeInput(TextToImageInput):
-    """The realtime form: text-to-image, or image-to-image when a picture comes along.
+ImageUri = Annotated[str, Field(max_length=2 * limits.IMAGE_BYTES_MAX)]
 
-    The picture is `image_bytes` (JPEG, PNG or WebP in msgpack `bin`) or `image_url` (a data URI).
+
+class RealtimeInput(TextToImageInput):
+    """The realtime form: text-to-image, image-to-image when a picture comes along, inpainting with a mask as well.
+
+    The picture is `image_bytes` (JPEG, PNG or WebP in msgpack `bin`) or `image_url` (a data URI); so is the mask,
+    `mask_bytes` or `mask_url`. What is white in it is drawn anew.
     """
 
     image_bytes: ImageBytes | None = None
-    image_url: str | None = Field(default=None, max_length=2 * limits.IMAGE_BYTES_MAX)
+    image_url: ImageUri | None = None
+    mask_bytes: ImageBytes | None = None
+    mask_url: ImageUri | None = None
     strength: float = Field(default=0.95, gt=0, le=1, allow_inf_nan=False)
 
     @model_validator(mode="after")
-    def _one_picture(self) -> Self:
+    def _one_of_each(self) -> Self:
         if self.image_bytes is not None and self.image_url is not None:
             raise ValueError("send image_bytes or image_url, not both")
+        if self.mask_bytes is not None and self.mask_url is not None:
+            raise ValueError("send mask_bytes or mask_url, not both")
         return self
 
 

@@ -1,8 +1,8 @@
-"""`fal-ai/fast-lcm-diffusion`: text-to-image and image-to-image, on one socket or on a path of its own."""
+"""`fal-ai/fast-lcm-diffusion`: text-to-image, image-to-image and inpainting, on one socket or on paths of their own."""
 
 import secrets
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from runner.apps import pictures, sizes
 from runner.apps.engine import Engine
@@ -36,15 +36,16 @@ class FastLcmDiffusion:
         self._endpoints = {
             "/realtime": RealtimeEndpoint(RealtimeInput, self.generate),
             "/image-to-image/realtime": RealtimeEndpoint(RealtimeInput, self.image_to_image),
+            "/inpainting/realtime": RealtimeEndpoint(RealtimeInput, self.inpainting),
         }
 
     @property
     def realtime_endpoints(self) -> Mapping[str, RealtimeEndpoint]:
-        """`/realtime` takes both forms; `/image-to-image/realtime` wants a picture."""
+        """`/realtime` takes every form, `/image-to-image/…` wants a picture and `/inpainting/…` a mask as well."""
         return self._endpoints
 
     def generate(self, received: RealtimeInput) -> RealtimeOutput:
-        """One result: image-to-image where a picture came along, else text-to-image.
+        """One result: inpainting where a mask came along, image-to-image where a picture did, else text-to-image.
 
         Raises:
             InvalidRequest: a field of the input to mend.
@@ -55,10 +56,13 @@ class FastLcmDiffusion:
 
     def image_to_image(self, received: RealtimeInput) -> RealtimeOutput:
         """As `generate`, for an input that must bring a picture."""
-        if received.image_bytes is None and received.image_url is None:
-            message = "send the picture as image_bytes, or as a data URI in image_url"
-            raise InvalidRequest("image_bytes", message, "missing")
+        _want("image", received.image_bytes, received.image_url)
         return self.generate(received)
+
+    def inpainting(self, received: RealtimeInput) -> RealtimeOutput:
+        """As `generate`, for an input that must bring a picture and a mask."""
+        _want("mask", received.mask_bytes, received.mask_url)
+        return self.image_to_image(received)
 
     def _card(self) -> ModelCard:
         try:
@@ -72,10 +76,12 @@ def complete(received: RealtimeInput, card: ModelCard) -> GenerationRequest:
     """The generation that an input asks for, with the model's defaults and, where none is given, a new seed.
 
     Raises:
-        InvalidRequest: a size that the model cannot draw, or a picture that cannot be read.
+        InvalidRequest: a size that the model cannot draw, a picture that cannot be read, a mask without a picture.
     """
     width, height = sizes.resolve(received.image_size, card)
-    image = pictures.picture_of(received)
+    image, mask = pictures.picture_of(received), pictures.mask_of(received)
+    if mask is not None:
+        _want("image", received.image_bytes, received.image_url)
     steps, scale, seed = received.num_inference_steps, received.guidance_scale, received.seed
     return GenerationRequest(
         prompt=received.prompt,
@@ -86,11 +92,24 @@ def complete(received: RealtimeInput, card: ModelCard) -> GenerationRequest:
         guidance_scale=card.default_guidance_scale if scale is None else scale,
         seed=secrets.randbelow(SEED_DRAWN_MAX) if seed is None else seed,
         num_images=received.num_images,
-        image=image,
-        image_field=pictures.picture_field(received),
         strength=received.strength if image else 1.0,
+        guidance_rescale=received.guidance_rescale,
+        check_safety=received.enable_safety_checker,
         output_format=received.format,
+        **_sent("image", image),
+        **_sent("mask", mask),
     )
+
+
+def _want(name: str, content: bytes | None, uri: str | None) -> None:
+    if content is None and uri is None:
+        what = {"image": "picture", "mask": "mask"}[name]
+        message = f"send the {what} as {name}_bytes, or as a data URI in {name}_url"
+        raise InvalidRequest(f"{name}_bytes", message, "missing")
+
+
+def _sent(name: str, picture: pictures.Picture | None) -> dict[str, Any]:
+    return {} if picture is None else {name: picture.content, f"{name}_field": picture.field}
 
 
 def _output(received: RealtimeInput, request: GenerationRequest, result: GenerationResult) -> RealtimeOutput:
@@ -105,4 +124,6 @@ def _output(received: RealtimeInput, request: GenerationRequest, result: Generat
         num_inference_steps=request.num_inference_steps,
         request_id=received.request_id,
         dropped_inputs=0,  # the session knows, and fills it in
+        has_nsfw_concepts=result.has_nsfw_concepts,
+        nsfw_content_detected=result.has_nsfw_concepts,
     )

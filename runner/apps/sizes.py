@@ -29,11 +29,12 @@ def nearest(size: Size, card: ModelCard) -> Size:
     width, height = size
     scale = min(1.0, sqrt(card.max_pixels / (width * height)))
     rounded = _in_multiples(width * scale, card), _in_multiples(height * scale, card)
-    if _pixels(rounded) <= card.max_pixels:
+    if _drawn_pixels(rounded, card) <= card.max_pixels:
         return rounded
     # Rounding went up over the cap: give way on the longer side, where it shows less.
     short = min(rounded)
-    long = max(card.max_pixels // short // card.size_multiple, 1) * card.size_multiple
+    step = max(card.drawn_multiple, card.size_multiple)
+    long = max(card.max_pixels // _drawn(short, card) // step, 1) * step
     return (long, short) if width >= height else (short, long)
 
 
@@ -48,7 +49,7 @@ def _exact(size: Size, card: ModelCard) -> Size:
     wrong: tuple[str, Literal["multiple_of", "image_too_large"]] | None = None
     if any(side % card.size_multiple for side in size):
         wrong = f"width and height must be multiples of {card.size_multiple}", "multiple_of"
-    elif _pixels(size) > card.max_pixels:
+    elif _drawn_pixels(size, card) > card.max_pixels:
         wrong = f"at most {card.max_pixels} pixels (width x height)", "image_too_large"
     if wrong:
         width, height = nearest(size, card)
@@ -61,5 +62,9 @@ def _in_multiples(side: float, card: ModelCard) -> int:
     return min(max(round(side / card.size_multiple), 1), most) * card.size_multiple
 
 
-def _pixels(size: Size) -> int:
-    return size[0] * size[1]
+def _drawn_pixels(size: Size, card: ModelCard) -> int:
+    return _drawn(size[0], card) * _drawn(size[1], card)
+
+
+def _drawn(side: int, card: ModelCard) -> int:
+    return -(-side // card.drawn_multiple) * card.drawn_multiple

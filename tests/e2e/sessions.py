@@ -38,8 +38,8 @@ class Session:
 
 
 @contextmanager
-def session(stack: Stack, token: str | None = None) -> Iterator[Session]:
-    url = f"{stack.runner_url}/{APP}/realtime?fal_jwt_token={token or stack.mint(APP)}"
+def session(stack: Stack, token: str | None = None, path: str = "/realtime") -> Iterator[Session]:
+    url = f"{stack.runner_url}/{APP}{path}?fal_jwt_token={token or stack.mint(APP)}"
     with connect(url, max_size=None, compression=None) as socket:
         yield Session(socket)
 

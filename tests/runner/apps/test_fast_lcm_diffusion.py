@@ -1,6 +1,9 @@
 """From an input to a complete generation, and from its result to the message."""
 
+from dataclasses import replace
+
 import pytest
+from pydantic import ValidationError
 
 from runner.apps.fast_lcm_diffusion import SEED_DRAWN_MAX, FastLcmDiffusion, complete
 from runner.engine.request import (
@@ -11,7 +14,7 @@ from runner.engine.request import (
     InvalidRequest,
 )
 from schemas.images import RealtimeInput
-from tests.runner.fakes import CARD, FakeEngine
+from tests.runner.fakes import CARD, FakeEngine, picture
 
 
 def request(**fields: object) -> GenerationRequest:
@@ -39,9 +42,12 @@ def test_what_is_given_is_kept() -> None:
         guidance_scale=0,
         seed=0,
         num_images=3,
-        format="png",
+        format="webp",
         image_bytes=b"picture",
+        mask_url="aGk=",
         strength=0.5,
+        guidance_rescale=0.7,
+        enable_safety_checker=False,
     ) == GenerationRequest(
         prompt="a star",
         negative_prompt="blue",
@@ -52,13 +58,23 @@ def test_what_is_given_is_kept() -> None:
         seed=0,
         num_images=3,
         image=b"picture",
+        mask=b"hi",
+        mask_field="mask_url",
         strength=0.5,
-        output_format="png",
+        guidance_rescale=0.7,
+        check_safety=False,
+        output_format="webp",
     )
 
 
 def test_fields_that_other_models_know_are_ignored() -> None:
-    assert request(seed=1, enable_safety_checks=True, expand_prompt=True, model_name="x") == request(seed=1)
+    assert request(seed=1, expand_prompt=True, model_name="x", safety_checker_version="v2") == request(seed=1)
+
+
+@pytest.mark.parametrize("name", ["enable_safety_checker", "enable_safety_checks"])
+def test_the_safety_checker_goes_by_its_old_name_too(name: str) -> None:
+    assert [request(**{name: value}).check_safety for value in (True, False)] == [True, False]
+    assert request().check_safety
 
 
 def test_a_seed_is_drawn_small_enough_for_javascript_and_not_twice_the_same() -> None:
@@ -130,9 +146,66 @@ def test_image_to_image_wants_a_picture() -> None:
     assert engine.requests[0].image == b"hi"
 
 
-def test_the_root_endpoint_takes_both() -> None:
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({}, "mask_bytes"),
+        ({"image_bytes": b"hi"}, "mask_bytes"),
+        ({"mask_bytes": b"ho"}, "image_bytes"),
+        ({"mask_url": "aG8="}, "image_bytes"),
+    ],
+)
+def test_inpainting_wants_a_picture_and_a_mask(fields: dict, field: str) -> None:
+    engine = FakeEngine()
+    endpoint = FastLcmDiffusion(engine).realtime_endpoints["/inpainting/realtime"]
+    with pytest.raises(InvalidRequest) as caught:
+        endpoint.run(RealtimeInput(prompt="a star", **fields))
+    assert (caught.value.field, caught.value.kind) == (field, "missing")
+    endpoint.run(RealtimeInput(prompt="a star", image_bytes=b"hi", mask_url="data:image/png;base64,aG8="))
+    assert [(made.image, made.mask) for made in engine.requests] == [(b"hi", b"ho")]
+
+
+def test_a_mask_without_a_picture_is_refused_before_the_engine() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        request(mask_bytes=b"ho")
+    assert (caught.value.field, caught.value.kind) == ("image_bytes", "missing")
+
+
+def test_the_root_endpoint_takes_every_form() -> None:
     engine = FakeEngine()
     endpoint = FastLcmDiffusion(engine).realtime_endpoints["/realtime"]
     endpoint.run(RealtimeInput(prompt="a star"))
     endpoint.run(RealtimeInput(prompt="a star", image_bytes=b"hi"))
-    assert [(made.image, made.strength) for made in engine.requests] == [(None, 1.0), (b"hi", 0.95)]
+    endpoint.run(RealtimeInput(prompt="a star", image_bytes=b"hi", mask_bytes=b"ho"))
+    assert [(made.image, made.mask, made.strength) for made in engine.requests] == [
+        (None, None, 1.0),
+        (b"hi", None, 0.95),
+        (b"hi", b"ho", 0.95),
+    ]
+
+
+@pytest.mark.parametrize("found", [[True, False], [False, False], []])
+def test_what_the_safety_checker_found_has_both_names(found: list[bool]) -> None:
+    def checked(request: GenerationRequest) -> GenerationResult:
+        return replace(picture(request), has_nsfw_concepts=found)
+
+    output = FastLcmDiffusion(FakeEngine(answer=checked)).generate(RealtimeInput(prompt="a star", num_images=2))
+    assert output.has_nsfw_concepts == output.nsfw_content_detected == found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"image_bytes": b"x", "image_url": "aGk="},
+        {"image_bytes": b"x", "mask_bytes": b"x", "mask_url": "aGk="},
+        {"format": "gif"},
+        {"guidance_rescale": 1.1},
+        {"guidance_rescale": -0.1},
+        {"mask_bytes": b""},
+        {"mask_bytes": "text"},
+        {"enable_safety_checker": "perhaps"},
+    ],
+)
+def test_what_no_input_may_say(fields: dict) -> None:
+    with pytest.raises(ValidationError):
+        request(**fields)

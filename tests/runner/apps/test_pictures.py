@@ -69,14 +69,23 @@ def test_a_picture_is_bounded_after_decoding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "picture", "field"),
+    ("fields", "picture", "mask"),
     [
-        ({}, None, "image_bytes"),
-        ({"image_bytes": b"hi"}, b"hi", "image_bytes"),
-        ({"image_url": "aGk="}, b"hi", "image_url"),
+        ({}, None, None),
+        ({"image_bytes": b"hi"}, (b"hi", "image_bytes"), None),
+        ({"image_url": "aGk="}, (b"hi", "image_url"), None),
+        ({"image_url": "aGk=", "mask_bytes": b"ho"}, (b"hi", "image_url"), (b"ho", "mask_bytes")),
+        ({"image_bytes": b"hi", "mask_url": "aG8="}, (b"hi", "image_bytes"), (b"ho", "mask_url")),
     ],
 )
-def test_where_the_picture_comes_from(fields: dict, picture: bytes | None, field: str) -> None:
+def test_where_picture_and_mask_come_from(fields: dict, picture: tuple | None, mask: tuple | None) -> None:
     received = RealtimeInput(prompt="a star", **fields)
-    assert pictures.picture_of(received) == picture
-    assert pictures.picture_field(received) == field
+    assert (pictures.picture_of(received), pictures.mask_of(received)) == (picture, mask)
+
+
+@pytest.mark.parametrize("uri", ["https://example.com/a.png", "data:image/png,x", "é", ""])
+def test_a_mask_that_cannot_be_read_is_blamed_on_the_mask(uri: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        pictures.mask_of(RealtimeInput(prompt="a star", mask_url=uri))
+    assert caught.value.field == "mask_url"
+    assert "image_" not in caught.value.message

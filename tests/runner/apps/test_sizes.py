@@ -61,10 +61,26 @@ def test_too_many_pixels() -> None:
     )
 
 
-@given(SIDES, SIDES, st.sampled_from([8, 16, 64]), st.sampled_from([64 * 64, 128 * 128, 1024 * 1024]))
-@example(64, 14142, 64, 1024 * 1024)  # rounded up it would be longer than any side may be
-def test_the_nearest_size_can_always_be_drawn(width: int, height: int, multiple: int, max_pixels: int) -> None:
-    card = replace(CARD, size_multiple=multiple, max_pixels=max_pixels)
+def test_the_cap_counts_what_is_drawn() -> None:
+    card = replace(CARD, drawn_multiple=32)
+    assert sizes.resolve(exact(120, 104), card) == (120, 104)  # drawn as 128x128
+    with pytest.raises(InvalidRequest, match="the nearest size is 128x120"):
+        sizes.resolve(exact(136, 120), card)  # has fewer pixels, but is drawn as 160x128
+
+
+@given(
+    SIDES,
+    SIDES,
+    st.sampled_from([8, 16, 64]),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([64 * 64, 128 * 128, 1024 * 1024]),
+)
+@example(64, 14142, 64, 1, 1024 * 1024)  # rounded up it would be longer than any side may be
+def test_the_nearest_size_can_always_be_drawn(
+    width: int, height: int, multiple: int, more: int, max_pixels: int
+) -> None:
+    drawn_multiple = min(more * multiple, 64)
+    card = replace(CARD, size_multiple=multiple, drawn_multiple=drawn_multiple, max_pixels=max_pixels)
     nearest = sizes.nearest((width, height), card)
     assert sizes.resolve(exact(*nearest), card) == nearest
 
