@@ -1,4 +1,4 @@
-"""The runner's own process: every socket, the keys, the HTTP pages, and a worker to draw. Wiring and life cycle."""
+"""The runner's own process: every socket, the keys, the HTTP pages, and workers to draw. Wiring and life cycle."""
 
 import logging
 import signal
@@ -15,6 +15,7 @@ from httpbase import errors, health, logs, reference
 from runner import openapi
 from runner.apps.fast_lcm_diffusion import FastLcmDiffusion
 from runner.apps.framework import Registry
+from runner.doors import metrics
 from runner.doors.access import Gate
 from runner.doors.jwks import JwksCache, TokenVerifier
 from runner.doors.key_exchange import KeyExchange
@@ -55,7 +56,7 @@ class Gateway:
         self._servers: list[WebSocketServer] = []
 
     def start(self) -> list[str]:
-        """Start the worker and listen.
+        """Start the workers and listen.
 
         Returns:
             the URLs listened on.
@@ -74,7 +75,7 @@ class Gateway:
         return urls
 
     def stop(self) -> None:
-        """Close every socket in good order, then end the worker."""
+        """Close every socket in good order, then end the workers."""
         grace = self._settings.shutdown_timeout_s
         gevent.joinall([gevent.spawn(server.stop, grace) for server in self._servers])
         self._jwks.stop()
@@ -115,6 +116,8 @@ class Gateway:
         app = Flask("runner", static_folder=None)
         errors.register(app)
         app.register_blueprint(health.blueprint(self.obstacle))
+        if self._settings.metrics:
+            app.register_blueprint(metrics.blueprint(self.engine))
         app.register_blueprint(reference.blueprint(openapi.document()))
         return app
 

@@ -3,9 +3,10 @@
 from typing import Any, Final
 
 from httpbase import health
+from runner.doors import metrics
 from schemas import openapi
 
-OPERATIONS: Final = health.OPERATIONS
+OPERATIONS: Final = (*health.OPERATIONS, *metrics.OPERATIONS)
 
 
 def document() -> dict[str, Any]:

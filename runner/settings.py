@@ -22,8 +22,9 @@ class Settings(BaseSettings):
     model: Path = Field(default=Path("models/pocket"), description="Folder of the model bundle to serve.")
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|cuda:\d+)$",
-        description="`cpu`, `cuda:0` …; `auto` takes the first GPU where onnxruntime has CUDA, else the CPU.",
+        pattern=r"^(auto|(cpu|cuda:\d+)(,(cpu|cuda:\d+))*)$",
+        description="`cpu`, `cuda:0`, or several with commas, `cuda:0,cuda:1`: a worker process on each. `auto` takes "
+        "the first GPU where onnxruntime has CUDA, else the CPU.",
     )
     app: str = Field(
         default="fal-ai/fast-lcm-diffusion",
@@ -63,13 +64,20 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         default=limits.MESSAGE_MAX_BYTES, gt=0, description="A larger message closes the session with 1009."
     )
-    worker_threads: int = Field(default=0, ge=0, description="onnxruntime threads of a worker; 0: all cores.")
+    worker_threads: int = Field(
+        default=0, ge=0, description="onnxruntime threads of a worker; 0: all cores, shared out among the workers."
+    )
     stall_timeout_s: float = Field(
         default=60,
         ge=5,
         description="A worker silent over a request for so long, at most twice, is replaced; one step must fit in.",
     )
     shutdown_timeout_s: float = Field(default=10, gt=0, description="Grace for running work at SIGTERM.")
+    metrics: bool = Field(
+        default=True,
+        description="Answer `GET /metrics` for Prometheus. It holds no secrets, but tells anybody who can reach the "
+        "port how busy the engine is: have a proxy keep it inside, or close it here.",
+    )
     log_level: LogLevel = Field(default="info", description="The least severe lines to log.")
     log_format: LogFormat = Field(default="text", description="Log lines as text or as one JSON object each.")
 

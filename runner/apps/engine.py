@@ -1,8 +1,9 @@
-"""What an app needs of an engine; the client of the worker process provides it."""
+"""What apps and watchers need of an engine; the client of the worker processes provides it."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from runner.engine.request import GenerationRequest, GenerationResult, ModelCard
+from runner.engine.request import EngineStatistics, GenerationRequest, GenerationResult, ModelCard
 
 
 class Engine(Protocol):
@@ -29,3 +30,39 @@ class Engine(Protocol):
         Raises:
             GenerationError: see its subclasses.
         """
+
+
+class Worker(Protocol):
+    """One worker's place, for whoever watches: what is at it may have been started again."""
+
+    @property
+    def device(self) -> str:
+        """What it draws on."""
+
+    @property
+    def state(self) -> str:
+        """One word, a member of `supervisor.EngineState`."""
+
+    @property
+    def restarts(self) -> int:
+        """Processes started after the first one."""
+
+    @property
+    def pending(self) -> int:
+        """Requests that it has in hand."""
+
+    @property
+    def statistics(self) -> EngineStatistics:
+        """What it has counted, over restarts."""
+
+
+class WatchedEngine(Protocol):
+    """An engine that can be watched. Nothing here blocks."""
+
+    @property
+    def pending(self) -> int:
+        """Requests that are not answered."""
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The workers."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from websockets.exceptions import ConnectionClosed
 
 from runner.apps.framework import RealtimeEndpoint
-from runner.engine.request import EngineUnavailable, GenerationFailed, InvalidRequest
+from runner.engine.request import FLOW, EngineUnavailable, GenerationFailed, InvalidRequest
 from runner.protocol import failures
 from runner.protocol.failures import Failure
 from runner.protocol.session import Close, Send, Session, Wait, Work
@@ -83,6 +83,7 @@ class Driver:
                 self._has_room.wait()
 
     def _work(self) -> None:
+        FLOW.set(uuid.uuid4().hex)  # this greenlet's alone: the engine's fairness is between sockets
         try:
             self._follow_session()
         except ConnectionClosed:

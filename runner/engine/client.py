@@ -4,15 +4,21 @@ For gevent, nothing patched: callers' greenlets block in `generate`, nobody else
 to the hub's thread.
 """
 
+import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from runner.engine.answers import AnswerDesk
 from runner.engine.child import WORKER_COMMAND
-from runner.engine.request import EngineUnavailable, GenerationRequest, GenerationResult, ModelCard
+from runner.engine.pool import Pool, Seat
+from runner.engine.request import FLOW, EngineUnavailable, GenerationRequest, GenerationResult, ModelCard
 from runner.engine.supervisor import BACK_OFF_S, STALL_S, EngineState, Supervisor
+
+DEVICES: Final = r"auto|(cpu|cuda:\d+)(,(cpu|cuda:\d+))*"
+"""What a device can be called: "auto", or one or more separated by commas, a worker for each."""
 
 _WHY_NOT: Final = {
     EngineState.STARTING: "the engine is starting",
@@ -22,7 +28,7 @@ _WHY_NOT: Final = {
 
 
 class EngineClient:
-    """One worker on one device, kept alive, and the requests that it has yet to answer."""
+    """One worker on each device, kept alive, and the requests that they have yet to answer."""
 
     def __init__(
         self,
@@ -39,9 +45,9 @@ class EngineClient:
 
         Args:
             bundle: the bundle's directory.
-            device: "cpu", "cuda:N" or "auto".
-            threads: CPU threads for one operator; None takes every core.
-            max_pending: generations that may be unanswered at once.
+            device: see `DEVICES`.
+            threads: CPU threads of a worker for one operator; None shares all cores out among the workers.
+            max_pending: generations that may be unanswered at once, for each worker.
             command: the worker program.
             back_off_s: waits before restarts, see `supervisor.BACK_OFF_S`.
             stall_s: how long a worker may be silent over a request, see `supervisor.STALL_S`.
@@ -49,32 +55,44 @@ class EngineClient:
         Raises:
             ValueError: `device` is none of these.
         """
-        if not re.fullmatch(r"auto|cpu|cuda:\d+", device):
-            raise ValueError(f"device must be auto, cpu or cuda:N, not {device!r}")
-        arguments = [f"--bundle={bundle.resolve()}", f"--device={device}"]
-        arguments += [] if threads is None else [f"--threads={threads}"]
-        self._desk = AnswerDesk(max_pending)
-        self._supervisor = Supervisor(command, arguments, self._desk, back_off_s=back_off_s, stall_s=stall_s)
+        if not re.fullmatch(DEVICES, device):
+            raise ValueError(f"device must be auto, or cpu or cuda:N, several with commas; not {device!r}")
+        devices = device.split(",")
+        if threads is None and len(devices) > 1:
+            threads = max(1, _usable_cores() // len(devices))
+        arguments = [f"--bundle={bundle.resolve()}", *([] if threads is None else [f"--threads={threads}"])]
+
+        def make_supervisor(seat: Seat) -> Supervisor:
+            own = [*arguments, f"--device={seat.device}"]
+            return Supervisor(command, own, seat, back_off_s=back_off_s, stall_s=stall_s)
+
+        self._desk = AnswerDesk(max_pending * len(devices))
+        self._pool = Pool(devices, self._desk, make_supervisor)
 
     @property
     def state(self) -> EngineState:
-        """How the engine is."""
-        return self._supervisor.state
+        """How the engine is: as the best of its workers."""
+        return self._pool.state
 
     @property
     def detail(self) -> str:
         """The state in words, for the operator: it may name files of this machine."""
-        return self._supervisor.detail
+        return self._pool.detail
+
+    @property
+    def workers(self) -> Sequence[Seat]:
+        """The places of the workers, for whoever watches them."""
+        return self._pool.seats
 
     @property
     def restarts(self) -> int:
-        """Workers started after the first one."""
-        return self._supervisor.restarts
+        """Workers started after the first ones."""
+        return sum(seat.restarts for seat in self._pool.seats)
 
     @property
-    def worker_pid(self) -> int | None:
-        """Process id of the worker there is now."""
-        return self._supervisor.worker_pid
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers there are now, in the order of their devices."""
+        return [pid for seat in self._pool.seats if (pid := seat.supervisor.worker_pid) is not None]
 
     @property
     def pending(self) -> int:
@@ -93,17 +111,17 @@ class EngineClient:
         return self._desk.card
 
     def start(self) -> None:
-        """Start a worker in the background; see `wait_ready`."""
-        self._supervisor.start()
+        """Start the workers in the background; see `wait_ready`."""
+        self._pool.start()
 
     def wait_ready(self, timeout: float | None = None) -> None:
-        """Block until the engine is READY.
+        """Block until the engine is READY, that is one of its workers.
 
         Raises:
             EngineUnavailable: it has FAILED, if only for now, was stopped, or took more than `timeout` seconds;
                 the message has the detail and is for the operator.
         """
-        self._supervisor.wait_settled(timeout)
+        self._pool.wait_settled(timeout)
         if self.state is not EngineState.READY:
             raise EngineUnavailable(f"{self.state}: {self.detail}")
 
@@ -117,18 +135,24 @@ class EngineClient:
         """
         if why_not := _WHY_NOT.get(self.state):
             raise EngineUnavailable(why_not)
-        entry = self._desk.enter(request)
-        self._supervisor.post(self._desk.sending(entry))
+        entry = self._desk.enter(request, FLOW.get())
+        self._pool.distribute()
         try:
             result = entry.waiter.get()
         finally:
             # Still in the book only if this greenlet is being killed or timed out.
             if cancel := self._desk.withdraw(entry):
-                self._supervisor.post(lambda: cancel)
+                self._pool.tell(entry.worker, cancel)
         assert result is not None  # what `set` was given; only gevent's annotation says otherwise
         return result
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End the worker, by force after `timeout` seconds; whoever still waits gets EngineUnavailable."""
-        self._supervisor.stop(timeout)
+        """End the workers, by force after `timeout` seconds; whoever still waits gets EngineUnavailable."""
+        self._pool.stop(timeout)
         self._desk.refuse_all(_WHY_NOT[EngineState.STOPPED])
+
+
+def _usable_cores() -> int:
+    if sys.platform == "linux":  # a container may have fewer than the machine
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -21,3 +21,7 @@ class Heartbeat:
             return False
         self._last = now
         return True
+
+    def due_in(self) -> float:
+        """Seconds until it is due."""
+        return max(self._last + HEARTBEAT_S - self._clock(), 0.0)

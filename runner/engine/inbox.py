@@ -1,54 +1,31 @@
-"""The worker's queue between the thread that reads requests and the one that draws them."""
+"""What other threads have to say to the engine's thread, which looks in between two runs of the device."""
 
 import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from runner.engine.request import GenerationRequest
+Event = TypeVar("Event")
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A request taken off the queue, after `queued_s` seconds in it."""
+class Inbox(Generic[Event]):
+    """Events in the order in which they came. Any thread puts, one takes."""
 
-    id: int
-    request: GenerationRequest
-    queued_s: float
-
-
-class Inbox:
-    """First in, first out; what is still queued can be cancelled, what is running can be told so."""
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._queue: OrderedDict[int, tuple[GenerationRequest, float]] = OrderedDict()
-        self._running: int | None = None
-        self._running_is_cancelled = False
+        self._events: list[Event] = []
 
-    def put(self, id_: int, request: GenerationRequest) -> None:
-        """Queue a request."""
+    def put(self, event: Event) -> None:
+        """Leave an event; wakes whoever waits."""
         with self._changed:
-            self._queue[id_] = (request, self._clock())
+            self._events.append(event)
             self._changed.notify()
 
-    def cancel(self, id_: int) -> None:
-        """Forget a queued request; have `is_cancelled` say so of the running one; ignore any other."""
+    def take(self) -> list[Event]:
+        """Every event since the last call, at once; an empty list if there is none."""
         with self._changed:
-            self._queue.pop(id_, None)
-            self._running_is_cancelled |= id_ == self._running
+            events, self._events = self._events, []
+            return events
 
-    def get(self) -> Job:
-        """Wait for the next request and take it: it is the running one until the next call."""
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Block until there is an event to take, or for `timeout_s` seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue)
-            id_, (request, queued_at) = self._queue.popitem(last=False)
-            self._running, self._running_is_cancelled = id_, False
-            return Job(id_, request, self._clock() - queued_at)
-
-    def is_cancelled(self, id_: int) -> bool:
-        """Whether the running request `id_` was cancelled."""
-        with self._changed:
-            return id_ == self._running and self._running_is_cancelled
+            self._changed.wait_for(lambda: self._events, timeout_s)

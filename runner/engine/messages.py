@@ -3,6 +3,7 @@
 gateway to worker: Generate, Cancel.
 worker to gateway: Loading …, then Ready or CannotStart; for each Generate Started,
 Progress … while it takes long, then one of Finished, Refused, Failed. A cancelled generation may end without a word.
+Statistics in between, once a second at most. Many generations may be under way at once.
 """
 
 from dataclasses import dataclass
@@ -11,15 +12,16 @@ from typing import Annotated, Any, Final, Literal
 import msgpack
 from pydantic import Field, TypeAdapter, ValidationError
 
-from runner.engine.request import GenerationRequest, GenerationResult, ModelCard
+from runner.engine.request import EngineStatistics, GenerationRequest, GenerationResult, ModelCard
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Run this request; `id` is the gateway's own."""
+    """Run this request; `id` is the gateway's own, `flow` who it is for (`request.FLOW`)."""
 
     id: int
     request: GenerationRequest
+    flow: str = ""
     type: Literal["generate"] = "generate"
 
 
@@ -57,7 +59,7 @@ class CannotStart:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The worker works on this request from now on: if it dies, this request may be why."""
+    """The worker has this request in hand from now on: if it dies, this request may be why."""
 
     id: int
     type: Literal["started"] = "started"
@@ -100,8 +102,16 @@ class Failed:
     type: Literal["failed"] = "failed"
 
 
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the worker has counted since it was ready."""
+
+    statistics: EngineStatistics
+    type: Literal["statistics"] = "statistics"
+
+
 FromGateway = Generate | Cancel
-FromWorker = Loading | Ready | CannotStart | Started | Progress | Finished | Refused | Failed
+FromWorker = Loading | Ready | CannotStart | Started | Progress | Finished | Refused | Failed | Statistics
 Message = FromGateway | FromWorker
 
 

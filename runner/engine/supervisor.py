@@ -4,15 +4,14 @@ For gevent, nothing patched; belongs to the hub's thread, which alone can watch 
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, Protocol
 
 import gevent
-from gevent.event import Event
 
 from runner.engine.child import Outgoing, WorkerProcess
-from runner.engine.messages import CannotStart, Loading, Message, Progress, Ready, Started
+from runner.engine.messages import CannotStart, Loading, Message, Progress, Ready, Started, Statistics
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +21,7 @@ FAILED_STARTS_MAX: Final = 5
 """Workers that may die in a row before they are ready; after that the engine has FAILED until one is."""
 STALL_S: Final = 60.0
 """A ready worker that owes answers and is silent for one to two times this long hangs, and is replaced. It
-speaks between the steps of a request: only a single step can be so slow without a fault."""
+speaks between the steps of its requests: only a single step can be so slow without a fault."""
 END_GRACE_S: Final = 5.0
 
 _SKIP_HASHES: Final = "--skip-hashes"
@@ -43,19 +42,19 @@ class EngineState(StrEnum):
 
 
 class Listener(Protocol):
-    """What the supervisor asks of its owner and tells it, always on the supervising greenlet."""
+    """What the supervisor asks of its owner and tells it, always on the hub's thread."""
 
-    def unanswered(self) -> Iterable[Outgoing]:
-        """What a fresh worker is to be sent first."""
+    def owes(self) -> bool:
+        """Whether the worker was given anything that it has not answered."""
+
+    def state_changed(self) -> None:
+        """`state` is another. If it is READY the worker is new, and has nothing in hand."""
 
     def worker_said(self, message: Message) -> None:
-        """A worker's word: Ready, or one about a request."""
+        """A worker's word: Ready, one about a request, or its statistics."""
 
     def worker_died(self) -> None:
-        """The worker is gone; another will follow, or `engine_failed`."""
-
-    def engine_failed(self) -> None:
-        """No worker is to be expected soon, if ever."""
+        """The worker is gone, and what it had in hand will not be answered by it."""
 
 
 class _CannotStart(Exception):
@@ -102,7 +101,6 @@ class Supervisor:
         self._listener = listener
         self._worker: WorkerProcess | None = None
         self._greenlet: gevent.Greenlet[[], None] | None = None
-        self._settled = Event()  # set while the state is one that lasts
         self._grace_s = END_GRACE_S
         self._restarts_since_answer = 0
         self._failed_starts = 0
@@ -120,15 +118,8 @@ class Supervisor:
         self._enter(EngineState.STARTING, "starting the worker")
         self._greenlet = gevent.spawn(self._supervise)
 
-    def wait_settled(self, timeout: float | None) -> None:
-        """Block until the state is READY, FAILED or STOPPED, or `timeout` seconds have passed."""
-        self._settled.wait(timeout)
-
     def post(self, outgoing: Outgoing) -> None:
-        """Send something to the worker if it is ready. If not, or if it dies first, it is not sent.
-
-        Whoever needs it to arrive has it among the listener's `unanswered`.
-        """
+        """Send something to the worker if it is ready. If not, or if it dies first, it is not sent."""
         if self._worker is not None and self.state is EngineState.READY:
             self._worker.post(outgoing)
 
@@ -141,10 +132,7 @@ class Supervisor:
 
     def _enter(self, state: EngineState, detail: str) -> None:
         self.state, self.detail = state, detail
-        if state in (EngineState.STARTING, EngineState.RESTARTING):
-            self._settled.clear()
-        else:
-            self._settled.set()
+        self._listener.state_changed()
 
     def _supervise(self) -> None:
         try:
@@ -162,15 +150,14 @@ class Supervisor:
     def _note_death(self, was_ready: bool) -> None:
         if self._failed_starts < FAILED_STARTS_MAX:
             state = EngineState.RESTARTING if was_ready else self.state
-            self._enter(state, "the worker died; starting another")
             self._listener.worker_died()
+            self._enter(state, "the worker died; starting another")
         elif self._failed_starts == FAILED_STARTS_MAX:
             self._fail(f"{FAILED_STARTS_MAX} workers in a row died before they were ready; still trying, see the log")
 
     def _fail(self, detail: str) -> None:
         _log.error("engine failed: %s", detail)
         self._enter(EngineState.FAILED, detail)
-        self._listener.engine_failed()
 
     def _back_off(self) -> None:
         attempt = min(self._restarts_since_answer, len(self._back_off_s) - 1)
@@ -199,7 +186,7 @@ class Supervisor:
                 was_ready |= isinstance(message, Ready)
                 stall.heard()
                 self._handle(worker, message)
-            elif stall.is_hanging(owes=was_ready and any(self._listener.unanswered())):
+            elif stall.is_hanging(owes=was_ready and self._listener.owes()):
                 _log.error("worker %d hangs", worker.pid)
                 worker.kill()
         return was_ready
@@ -214,7 +201,7 @@ class Supervisor:
             case Ready():
                 self._listener.worker_said(message)
                 self._become_ready(worker)
-            case Started() | Progress():
+            case Started() | Progress() | Statistics():
                 self._listener.worker_said(message)
             case _:
                 self._restarts_since_answer = 0
@@ -224,7 +211,5 @@ class Supervisor:
         # Its hashes have been compared: a restart need not read the whole bundle first.
         if _SKIP_HASHES not in self._arguments:
             self._arguments.append(_SKIP_HASHES)
-        for outgoing in self._listener.unanswered():
-            worker.post(outgoing)
         _log.info("worker %d is ready", worker.pid)
         self._enter(EngineState.READY, "ready")

@@ -1,49 +1,49 @@
-"""The worker process: loads one bundle onto one device and draws, one request at a time, in order.
+"""The worker process: loads one bundle onto one device and draws, many requests at once (see `loop`).
 
 It is started by `client.EngineClient` with one end of a socket pair, speaks `messages` over it, and ends
 with it: however the gateway goes, the worker does not outlive it.
+
+Its threads: the main one loads the model and runs it, both in the same thread since CUDA graphs belong to it; one
+reads the socket, one writes it; few read requests and few encode results.
 """
 
 import argparse
 import logging
 import os
+import queue
 import signal
 import socket
 import threading
-import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from runner.engine.bundle import BundleError
 from runner.engine.framing import FrameDecoder, FramingError, encode_frame
-from runner.engine.heartbeat import Heartbeat
-from runner.engine.inbox import Inbox, Job
 from runner.engine.messages import (
     Cancel,
     CannotStart,
-    Failed,
-    Finished,
     FromWorker,
     Generate,
     Loading,
+    Message,
     MessageError,
-    Progress,
     Ready,
-    Refused,
     Started,
     decode_message,
     encode_message,
 )
-from runner.engine.request import GenerationCancelled, GenerationResult, InvalidRequest
 
 if TYPE_CHECKING:
+    from runner.engine.loop import EngineLoop
     from runner.engine.pipeline import Pipeline
 
 _log = logging.getLogger(__name__)
 
-_READ_BYTES = 256 * 1024
+_READ_BYTES: Final = 256 * 1024
+_SIDE_THREADS: Final = 2
+"""For reading and for encoding each: one picture that takes long does not hold up the next."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,19 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     arguments = _parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
-    gateway = socket.socket(fileno=arguments.socket_fd)
-    gateway.setblocking(True)  # the gateway's end is non-blocking, and so was this one made
-    inbox = Inbox()
-    threading.Thread(target=_read, args=(gateway, inbox), name="reader", daemon=True).start()
+    gateway = Gateway(socket.socket(fileno=arguments.socket_fd))
     try:
-        pipeline = _load(arguments, gateway)
-        _send(gateway, Ready(pipeline.card))
-        _serve(pipeline, inbox, gateway)
+        pipeline = _load(arguments, gateway.say)
     except BundleError as error:
-        _send(gateway, CannotStart(str(error)))
+        gateway.say(CannotStart(str(error)))
+        gateway.flush()
         return 1
-    except ConnectionError:
-        return 0  # the gateway has gone
+    gateway.serve(make_loop(pipeline, gateway.say))
+
+
+def make_loop(pipeline: "Pipeline", say: Callable[[FromWorker], None]) -> "EngineLoop":
+    """The loop with threads of its own."""
+    from runner.engine.loop import EngineLoop
+
+    reading, encoding = (ThreadPoolExecutor(_SIDE_THREADS, name) for name in ("reading", "encoding"))
+    return EngineLoop(pipeline, say, reading.submit, encoding.submit)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -77,7 +80,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _load(arguments: argparse.Namespace, gateway: socket.socket) -> "Pipeline":
+def _load(arguments: argparse.Namespace, say: Callable[[FromWorker], None]) -> "Pipeline":
     # Imported only now: it takes a second, and by then Ctrl-C and the end of the gateway have to be seen to.
     from runner.engine.pipeline import Pipeline
 
@@ -86,84 +89,84 @@ def _load(arguments: argparse.Namespace, gateway: socket.socket) -> "Pipeline":
         arguments.device,
         arguments.threads,
         check_hashes=not arguments.skip_hashes,
-        progress=lambda detail: _send(gateway, Loading(detail)),
+        progress=lambda detail: say(Loading(detail)),
     )
 
 
-def _serve(pipeline: "Pipeline", inbox: Inbox, gateway: socket.socket) -> NoReturn:
-    while True:
-        job = inbox.get()
-        _send(gateway, Started(job.id))
-        if answer := _answer(pipeline, job, _checkpoint(job, inbox, gateway)):
-            gateway.sendall(answer)
+class Gateway:
+    """The worker's end of the socket. Its threads end the process when the gateway is gone.
 
+    Nobody who has something to say waits for the socket: not the engine, not whoever has a result.
+    """
 
-def _checkpoint(job: Job, inbox: Inbox, gateway: socket.socket) -> Callable[[], bool]:
-    """What a generation asks between steps: whether it is cancelled. Tells the gateway that it got there."""
-    heartbeat = Heartbeat()
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(True)  # the gateway's end is non-blocking, and so was this one made
+        self._socket = end
+        self._sending = threading.Lock()
+        self._outbox: queue.Queue[FromWorker] = queue.Queue()
+        self._loop: EngineLoop | None = None
+        for name, run in {"reader": self._read, "writer": self._write}.items():
+            threading.Thread(target=run, name=name, daemon=True).start()
 
-    def is_cancelled() -> bool:
-        if heartbeat.is_due():
-            _send(gateway, Progress(job.id))
-        return inbox.is_cancelled(job.id)
+    def say(self, message: FromWorker) -> None:
+        """Send a message, in the end; `Started` before anything else happens, or nobody would know what we died of."""
+        if isinstance(message, Started):
+            self._send(message)
+        else:
+            self._outbox.put(message)
 
-    return is_cancelled
+    def flush(self) -> None:
+        """Block until all that was said is sent."""
+        self._outbox.join()
 
+    def serve(self, loop: "EngineLoop") -> NoReturn:
+        """Say that the worker is ready, and draw what is asked for."""
+        self._loop = loop
+        self.say(Ready(loop.card))
+        loop.run()
 
-def _answer(pipeline: "Pipeline", job: Job, is_cancelled: Callable[[], bool]) -> bytes | None:
-    """The frame that answers a job, or None if nobody waits for it any more."""
-    try:
-        result = pipeline.generate(job.request, is_cancelled)
-        return _frame(Finished(job.id, _with_queue_time(result, job)))
-    except GenerationCancelled:
-        return None
-    except InvalidRequest as error:
-        return _frame(Refused(job.id, error.field, error.message, error.kind))
-    except ConnectionError:
-        raise  # the gateway has gone
-    # Whatever else a request runs into, lack of memory included, is its own misfortune: the next may do.
-    except Exception:
-        error_id = uuid.uuid4().hex
-        _log.exception("generation failed, error_id=%s", error_id)
-        return _frame(Failed(job.id, error_id))
+    def _send(self, message: FromWorker) -> None:
+        frame = encode_frame(encode_message(message))
+        with self._sending:
+            self._socket.sendall(frame)
 
+    def _write(self) -> None:
+        try:
+            while True:
+                self._send(self._outbox.get())
+                self._outbox.task_done()
+        except OSError:
+            pass  # the gateway has gone
+        except Exception:
+            _log.exception("an answer cannot be sent")
+        finally:
+            os._exit(0)
 
-def _with_queue_time(result: GenerationResult, job: Job) -> GenerationResult:
-    return replace(result, timings={"queue": job.queued_s, **result.timings})
+    def _read(self) -> None:
+        try:
+            self._follow()
+        except OSError:
+            pass  # the gateway died with something of ours unread
+        except (FramingError, MessageError):
+            _log.exception("the gateway does not make sense")
+        finally:
+            # Nobody is left to draw for, nothing is worth keeping, and the main thread may be deep in a graph.
+            os._exit(0)
 
+    def _follow(self) -> None:
+        decoder = FrameDecoder()
+        while data := self._socket.recv(_READ_BYTES):
+            for payload in decoder.receive_data(data):
+                self._obey(decode_message(payload))
 
-def _read(gateway: socket.socket, inbox: Inbox) -> None:
-    """Fill the inbox; runs in a thread so that cancels and the end of the gateway are seen at any time."""
-    try:
-        _fill(inbox, gateway)
-    except ConnectionError:
-        pass  # the gateway died with something of ours unread
-    except (FramingError, MessageError):
-        _log.exception("the gateway does not make sense")
-    finally:
-        # Nobody is left to draw for, nothing is worth keeping, and the main thread may be deep in a graph.
-        os._exit(0)
-
-
-def _fill(inbox: Inbox, gateway: socket.socket) -> None:
-    decoder = FrameDecoder()
-    while data := gateway.recv(_READ_BYTES):
-        for payload in decoder.receive_data(data):
-            match decode_message(payload):
-                case Generate(id=id_, request=request):
-                    inbox.put(id_, request)
-                case Cancel(id=id_):
-                    inbox.cancel(id_)
-                case message:
-                    raise MessageError(f"{message.type} is not for workers")
-
-
-def _send(gateway: socket.socket, message: FromWorker) -> None:
-    gateway.sendall(_frame(message))
-
-
-def _frame(message: FromWorker) -> bytes:
-    return encode_frame(encode_message(message))
+    def _obey(self, message: Message) -> None:
+        match message:
+            case Generate(id=id_, request=request, flow=flow) if self._loop:
+                self._loop.put(id_, request, flow)
+            case Cancel(id=id_) if self._loop:
+                self._loop.cancel(id_)
+            case _:
+                raise MessageError(f"{message.type} is not for workers, or too early")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,13 @@ def serve(bundle: Path, **settings: str) -> Any:
 
 
 def worker_of(runner: Process) -> psutil.Process:
-    runner.wait_for_line("runner is ready")
-    [worker] = psutil.Process(runner.pid).children()
+    [worker] = workers_of(runner)
     return worker
+
+
+def workers_of(runner: Process) -> list[psutil.Process]:
+    runner.wait_for_line("runner is ready")
+    return psutil.Process(runner.pid).children()
 
 
 @pytest.fixture
@@ -110,6 +114,29 @@ def test_a_worker_does_not_outlive_a_gateway_that_was_killed(tiny_bundle: Path, 
         worker = worker_of(runner)
         runner.send_signal(signal.SIGKILL)
         assert psutil.wait_procs([worker], timeout=30)[1] == []
+
+
+def test_a_worker_process_on_each_device_and_all_end_with_the_runner(tiny_bundle: Path, keyless: str) -> None:
+    with serve(tiny_bundle, RUNNER_AUTHSVC_URL=keyless, RUNNER_DEVICE="cpu,cpu") as runner:
+        workers = workers_of(runner)
+        assert len(workers) == 2
+        runner.send_signal(signal.SIGTERM)
+        assert runner.wait() == 0
+        assert psutil.wait_procs(workers, timeout=30)[1] == []
+
+
+def test_prometheus_can_read_how_the_engine_is(tiny_bundle: Path, keyless: str) -> None:
+    with serve(tiny_bundle, RUNNER_AUTHSVC_URL=keyless, RUNNER_DEVICE="cpu,cpu") as runner:
+        runner.wait_for_line("runner is ready")
+        lines = httpx.get(f"{runner.url}/metrics").text.splitlines()
+        assert "runner_engine_pending_requests 0.0" in lines
+        assert sum(line.startswith("runner_worker_state") and line.endswith(" 1.0") for line in lines) == 2
+        assert 'runner_worker_restarts_total{device="cpu",worker="1"} 0.0' in lines
+
+
+def test_the_metrics_can_be_closed(tiny_bundle: Path, keyless: str) -> None:
+    with serve(tiny_bundle, RUNNER_AUTHSVC_URL=keyless, RUNNER_METRICS="false") as runner:
+        assert httpx.get(f"{runner.url}/metrics").status_code == 404
 
 
 def test_a_bundle_that_is_none_is_said_and_the_gateway_still_answers(tmp_path: Path, keyless: str) -> None:

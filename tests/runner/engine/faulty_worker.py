@@ -1,10 +1,13 @@
 """The worker with faults on demand: a prompt may tell it to die, to fail, or to hold on.
 
-die            killed on the spot, as by the out-of-memory killer
-fail, memory   an unforeseen exception
+die            killed on the spot, as by the out-of-memory killer, at its first step with all that steps with it
+fail, memory   an unforeseen exception while it is prepared
+break          an unforeseen exception in each step that it takes part in
+huge           fits into memory with no step
+crowd          fits into memory with steps of one picture only
 garble         says something on the socket that is no frame
-hold PATH      waits until somebody has opened the FIFO at PATH for writing and closed it, or it is cancelled
-hang PATH      the same, deaf and dumb
+slow           each of its steps takes long
+hold PATH      its first step waits until somebody has opened the FIFO at PATH for writing and closed it
 """
 
 import argparse
@@ -12,13 +15,17 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Sequence
 
 from runner.engine import worker
 from runner.engine.pipeline import Pipeline
-from runner.engine.request import GenerationRequest, GenerationResult
+from runner.engine.reading import ReadRequest
+from runner.engine.request import OutOfMemory
+from runner.engine.sample import PreparedRequest, Sample
 
-_generate = Pipeline.generate
+SLOW_STEP_S = 0.4
+_prepare, _denoise_step = Pipeline.prepare, Pipeline.denoise_step
 
 
 def _socket_fd() -> int:
@@ -27,31 +34,42 @@ def _socket_fd() -> int:
     return int(parser.parse_known_args()[0].socket_fd)
 
 
-def _hold(path: str, is_cancelled: Callable[[], bool]) -> None:
+def _hold(path: str) -> None:
     with open(path, "rb", buffering=0) as fifo:
-        while not is_cancelled() and not select.select([fifo], [], [], 0.01)[0]:
-            pass
+        select.select([fifo], [], [])
 
 
-def _faulty(
-    pipeline: Pipeline, request: GenerationRequest, is_cancelled: Callable[[], bool] = lambda: False
-) -> GenerationResult:
-    match request.prompt.split():
-        case ["die"]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        case ["fail"]:
+def _faulty_prepare(pipeline: Pipeline, read: ReadRequest) -> PreparedRequest:
+    match read.request.prompt:
+        case "fail":
             raise RuntimeError("the secret cause")
-        case ["memory"]:
+        case "memory":
             raise MemoryError
-        case ["garble"]:
+        case "garble":
             os.write(_socket_fd(), b"\xff" * 64)
-        case ["hold", path]:
-            _hold(path, is_cancelled)
-        case ["hang", path]:
-            _hold(path, lambda: False)
-    return _generate(pipeline, request, is_cancelled)
+    return _prepare(pipeline, read)
+
+
+def _faulty_step(pipeline: Pipeline, samples: Sequence[Sample]) -> None:
+    prompts = [sample.prepared.request.prompt.split() for sample in samples]
+    for sample, prompt in zip(samples, prompts, strict=True):
+        match prompt:
+            case ["die"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case ["break"]:
+                raise RuntimeError("the secret cause")
+            case ["huge"]:
+                raise OutOfMemory("too much")
+            case ["crowd"] if len(samples) > 1:
+                raise OutOfMemory("too much")
+            case ["slow"]:
+                time.sleep(SLOW_STEP_S)
+            case ["hold", path] if sample.steps_left == len(sample.prepared.schedule.steps):
+                _hold(path)
+    _denoise_step(pipeline, samples)
 
 
 if __name__ == "__main__":
-    Pipeline.generate = _faulty  # type: ignore[method-assign]
+    Pipeline.prepare = _faulty_prepare  # type: ignore[method-assign]
+    Pipeline.denoise_step = _faulty_step  # type: ignore[method-assign]
     sys.exit(worker.main())

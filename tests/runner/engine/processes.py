@@ -15,13 +15,12 @@ PATIENCE_S = 30.0
 
 
 class Fifo:
-    """Holds a faulty worker's request: `prompt` makes it wait here until `release`, `deaf_prompt` hang."""
+    """Holds a faulty worker in a step: one with `prompt` lasts until `release`."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
         self.path = path
         self.prompt = f"hold {path}"
-        self.deaf_prompt = f"hang {path}"
         self._writer: int | None = None
 
     def wait_for_worker(self) -> None:
@@ -30,6 +29,12 @@ class Fifo:
         pool = gevent.get_hub().threadpool
         with gevent.Timeout(PATIENCE_S):
             self._writer = pool.apply(os.open, (self.path, os.O_WRONLY))
+
+    def keep_open(self) -> None:
+        """Let whoever comes to it later go on at once."""
+        while True:
+            self.wait_for_worker()
+            self.release()
 
     def release(self) -> None:
         """Let the worker go on."""

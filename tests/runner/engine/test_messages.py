@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from runner.engine import messages
 from runner.engine.messages import MessageError, decode_message, encode_message
-from runner.engine.request import GeneratedImage, GenerationRequest, GenerationResult, ModelCard
+from runner.engine.request import EngineStatistics, GeneratedImage, GenerationRequest, GenerationResult, ModelCard
 
 integers = st.integers(0, 2**63 - 1)
 words = st.text(max_size=40)
@@ -21,16 +21,24 @@ requests = st.builds(
     guidance_scale=numbers,
     seed=integers,
     image=st.none() | st.binary(),
+    mask=st.none() | st.binary(),
+    check_safety=st.booleans(),
 )
 images = st.builds(GeneratedImage, st.binary(), words, integers, integers)
-results = st.builds(GenerationResult, st.lists(images, max_size=3), st.dictionaries(words, numbers, max_size=3))
+counts = st.dictionaries(words, integers, max_size=3)
+results = st.builds(
+    GenerationResult, st.lists(images, max_size=3), st.dictionaries(words, numbers, max_size=3), st.lists(st.booleans())
+)
+statistics = st.builds(
+    EngineStatistics, integers, counts, counts, numbers, counts, *(integers, integers, integers, integers, integers)
+)
 cards = st.builds(
     ModelCard,
     *(words, words, integers, integers, integers, numbers, integers, integers),
     st.dictionaries(words, st.tuples(integers, integers), max_size=3),
 )
 every_message = st.one_of(
-    st.builds(messages.Generate, integers, requests),
+    st.builds(messages.Generate, integers, requests, words),
     st.builds(messages.Cancel, integers),
     st.builds(messages.Loading, words),
     st.builds(messages.Ready, cards),
@@ -40,6 +48,7 @@ every_message = st.one_of(
     st.builds(messages.Finished, integers, results),
     st.builds(messages.Refused, integers, words, words, words),
     st.builds(messages.Failed, integers, words),
+    st.builds(messages.Statistics, statistics),
 )
 
 
@@ -51,9 +60,10 @@ def test_a_message_comes_out_as_it_went_in(message: messages.Message) -> None:
 def test_the_wire_form_of_a_request() -> None:
     """Frozen: a gateway and a worker of different builds would disagree silently otherwise."""
     request = GenerationRequest("a star", 64, 48, 4, 8.0, 7, image=b"\xff\xd8")
-    assert msgpack.unpackb(encode_message(messages.Generate(3, request))) == {
+    assert msgpack.unpackb(encode_message(messages.Generate(3, request, "socket 5"))) == {
         "type": "generate",
         "id": 3,
+        "flow": "socket 5",
         "request": {
             "prompt": "a star",
             "width": 64,
@@ -65,7 +75,11 @@ def test_the_wire_form_of_a_request() -> None:
             "num_images": 1,
             "image": b"\xff\xd8",
             "image_field": "image_bytes",
+            "mask": None,
+            "mask_field": "mask_bytes",
             "strength": 1.0,
+            "guidance_rescale": 0.0,
+            "check_safety": True,
             "output_format": "jpeg",
         },
     }

@@ -4,7 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -24,10 +24,13 @@ from runner.engine.messages import (
     Ready,
     Refused,
     Started,
+    Statistics,
     decode_message,
     encode_message,
 )
-from tests.runner.engine.conftest import request
+from runner.engine.pipeline import Pipeline
+from runner.engine.request import EngineStatistics
+from tests.runner.engine.conftest import difference, request
 from tests.runner.engine.processes import FAULTY_WORKER, PATIENCE_S, Fifo
 from tests.tiny_bundle import make_tiny_bundle
 
@@ -45,8 +48,8 @@ class Conversation:
         self.socket.sendall(b"".join(encode_frame(encode_message(message)) for message in messages))
 
     def hear(self) -> Message | None:
-        """The next message but for Progress, which depends on the time; None at the end."""
-        while isinstance(message := self.hear_anything(), Progress):
+        """The next message but for Progress and Statistics, which depend on the time; None at the end."""
+        while isinstance(message := self.hear_anything(), Progress | Statistics):
             pass
         return message
 
@@ -99,52 +102,140 @@ def test_it_says_how_far_it_is_and_then_what_it_serves(tiny_bundle: Path) -> Non
     assert ready.card.name == "tiny"
 
 
-def test_requests_are_drawn_in_order(ready: Conversation) -> None:
-    ready.say(*(Generate(number, request(seed=number)) for number in (5, 3, 4)))
-    heard = [ready.hear() for _ in range(6)]
-    assert [(type(message), message.id) for message in heard] == [
-        (kind, number) for number in (5, 3, 4) for kind in (Started, Finished)
-    ]
-    assert heard[5].result.timings["queue"] > 0
+def answers(heard: list[Message]) -> dict[int, Message]:
+    """By request: the one answer that each of them got."""
+    ends = [message for message in heard if not isinstance(message, Started | Progress | Statistics)]
+    assert len({message.id for message in ends}) == len(ends)
+    return {message.id: message for message in ends}
 
 
-def test_a_queued_request_can_be_cancelled_while_another_runs(ready: Conversation, fifo: Fifo) -> None:
-    ready.say(Generate(1, request(prompt=fifo.prompt)), Generate(2, request()), Generate(3, request()))
-    fifo.wait_for_worker()
-    ready.say(Cancel(2), Cancel(1))  # in this order: once 1 knows, so does the queue
-    assert [ready.hear(), ready.hear()] == [Started(1), Started(3)]
-    assert isinstance(ready.hear(), Finished)
-    fifo.release()
+def hear_answers(conversation: Conversation, number: int) -> dict[int, Message]:
+    """Listen until so many requests are answered."""
+    heard: list[Message] = []
+    while len(answers(heard)) < number:
+        message = conversation.hear()
+        assert message is not None, "the worker is gone"
+        heard.append(message)
+    return answers(heard)
 
 
-def test_a_running_request_can_be_cancelled(ready: Conversation, fifo: Fifo) -> None:
-    ready.say(Generate(1, request(prompt=fifo.prompt)), Generate(2, request()))
-    fifo.wait_for_worker()
-    ready.say(Cancel(1))
-    assert [ready.hear(), ready.hear()] == [Started(1), Started(2)]
-    fifo.release()
-
-
-def test_a_slow_request_is_known_to_get_further(ready: Conversation, fifo: Fifo) -> None:
+def test_many_requests_are_under_way_at_once_and_each_gets_its_picture(
+    ready: Conversation, pipeline: Pipeline, fifo: Fifo
+) -> None:
+    asked = {number: request(seed=number, num_inference_steps=1 + number % 5) for number in range(2, 9)}
     ready.say(Generate(1, request(prompt=fifo.prompt)))
     fifo.wait_for_worker()
-    assert [ready.hear_anything() for _ in range(3)] == [Started(1), Progress(1), Progress(1)]
-    ready.say(Cancel(1))
+    ready.say(*(Generate(number, one) for number, one in asked.items()))
+    # All are taken in hand while the first one's step lasts.
+    assert [ready.hear() for _ in range(8)] == [Started(number) for number in range(1, 9)]
     fifo.release()
+    answered = hear_answers(ready, 8)
+    for number, one in asked.items():
+        drawn, expected = answered[number].result.images[0], pipeline.generate(one).images[0]
+        assert difference(drawn, expected) < 0.01
+        assert answered[number].result.timings["queue"] > 0
+    ready.say(Cancel(1))  # of an answered one: no matter
 
 
-@pytest.mark.parametrize("prompt", ["fail", "memory"])
-def test_the_unforeseen_is_logged_under_an_id_and_the_next_request_is_drawn(tiny_bundle: Path, prompt: str) -> None:
+def test_pictures_of_many_requests_share_their_steps(ready: Conversation, fifo: Fifo) -> None:
+    ready.say(Generate(1, request(prompt=fifo.prompt)))
+    fifo.wait_for_worker()
+    ready.say(*(Generate(number, request(seed=number)) for number in range(2, 6)))
+    assert [ready.hear().id for _ in range(5)] == [1, 2, 3, 4, 5]
+    fifo.release()
+    hear_answers(ready, 5)
+    counted = hear_statistics(ready, lambda statistics: statistics.answers.get("finished") == 5)
+    assert counted.pictures == 5
+    assert counted.steps_by_size == {"8x8": 20}
+    assert counted.ticks < 10
+    assert sum(int(rows) * ticks for rows, ticks in counted.ticks_by_rows.items()) == 20
+    assert (counted.waiting_requests, counted.running_requests) == (0, 0)
+    assert counted.prompt_cache_misses > 0
+
+
+def hear_statistics(conversation: Conversation, is_enough: Callable[[EngineStatistics], bool]) -> EngineStatistics:
+    while True:
+        message = conversation.hear_anything()
+        if isinstance(message, Statistics) and is_enough(message.statistics):
+            return message.statistics
+
+
+def test_a_request_that_waits_can_be_cancelled_while_another_runs(
+    ready: Conversation, fifo: Fifo, tmp_path: Path
+) -> None:
+    never = Fifo(tmp_path / "never")  # were it drawn, the worker would be stuck
+    ready.say(Generate(1, request(prompt=fifo.prompt)))
+    fifo.wait_for_worker()
+    ready.say(Generate(2, request(prompt=never.prompt)), Cancel(2), Generate(3, request()))
+    assert [ready.hear() for _ in range(3)] == [Started(1), Started(2), Started(3)]
+    fifo.release()
+    assert hear_answers(ready, 2).keys() == {1, 3}
+
+
+def test_a_running_request_is_dropped_before_its_next_step(ready: Conversation, fifo: Fifo) -> None:
+    ready.say(Generate(1, request(prompt=fifo.prompt)))
+    fifo.wait_for_worker()
+    ready.say(Cancel(1), Generate(2, request()))
+    assert [ready.hear(), ready.hear()] == [Started(1), Started(2)]
+    fifo.release()
+    assert hear_answers(ready, 1).keys() == {2}
+    counted = hear_statistics(ready, lambda statistics: len(statistics.answers) == 2)
+    assert counted.steps_by_size == {"8x8": 5}  # four of the second, and of the first the one that it was in
+    assert counted.answers == {"cancelled": 1, "finished": 1}
+
+
+def test_a_slow_request_is_known_to_get_further(ready: Conversation) -> None:
+    ready.say(Generate(1, request(prompt="slow", num_inference_steps=8)))
+    heard = []
+    while not heard or not isinstance(heard[-1], Finished):
+        heard.append(ready.hear_anything())
+    assert heard.count(Progress(1)) >= 2
+
+
+@pytest.mark.parametrize("prompt", ["fail", "memory", "break"])
+def test_the_unforeseen_is_logged_under_an_id_and_the_others_are_drawn(
+    tiny_bundle: Path, prompt: str, fifo: Fifo
+) -> None:
     with worker(tiny_bundle, stderr=subprocess.PIPE) as conversation:
         conversation.hear_until_ready()
-        conversation.say(Generate(1, request(prompt=prompt)), Generate(2, request()))
-        _, failed, *next_one = (conversation.hear() for _ in range(4))
+        conversation.say(Generate(1, request(prompt=fifo.prompt)))
+        fifo.wait_for_worker()
+        conversation.say(*(Generate(number, request(prompt=prompt if number == 3 else "")) for number in (2, 3, 4)))
+        assert [conversation.hear() for _ in range(4)] == [Started(1), Started(2), Started(3), Started(4)]
+        fifo.release()
+        answered = hear_answers(conversation, 4)
         conversation.socket.close()
         log = conversation.process.stderr.read().decode()
+    failed = answered.pop(3)
     assert isinstance(failed, Failed)
     assert failed.error_id in log
     assert "Traceback" in log
-    assert [type(message) for message in next_one] == [Started, Finished]
+    assert {type(message) for message in answered.values()} == {Finished}
+
+
+def test_too_little_memory_for_a_batch_only_makes_it_smaller(ready: Conversation, fifo: Fifo) -> None:
+    ready.say(Generate(1, request(prompt=fifo.prompt)))
+    fifo.wait_for_worker()
+    ready.say(*(Generate(number, request(prompt="crowd", seed=number)) for number in range(2, 8)))
+    assert [ready.hear() for _ in range(7)] == [Started(number) for number in range(1, 8)]
+    fifo.release()
+    assert {type(message) for message in hear_answers(ready, 7).values()} == {Finished}
+    ready.say(Generate(8, request()), Generate(9, request()))
+    hear_answers(ready, 2)
+    counted = hear_statistics(ready, lambda statistics: statistics.answers.get("finished") == 9)
+    # What the memory has taught stays: nothing but the first step ever ran with a neighbour.
+    assert counted.ticks_by_rows == {"1": 36}
+
+
+def test_too_little_memory_for_one_is_said_of_its_size_and_the_worker_lives(ready: Conversation) -> None:
+    ready.say(Generate(1, request(prompt="huge", width=128)))
+    heard = hear_answers(ready, 1)[1]
+    assert isinstance(heard, Refused)
+    assert (heard.field, heard.kind) == ("image_size", "out_of_memory")
+    assert "128 x 64 pixels do not fit" in heard.message
+    assert "smaller" in heard.message
+    ready.say(Generate(2, request()))
+    assert isinstance(hear_answers(ready, 1)[2], Finished)
 
 
 def test_an_invalid_request_travels_as_such(ready: Conversation) -> None:

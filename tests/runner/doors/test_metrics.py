@@ -1,0 +1,87 @@
+"""What Prometheus reads, parsed as Prometheus would."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from flask import Flask
+from prometheus_client.parser import text_string_to_metric_families
+
+from runner.doors import metrics
+from runner.engine.request import EngineStatistics
+
+ORDER = ["worker", "device", "state", "outcome", "latents", "le"]
+
+
+@dataclass
+class Seat:
+    device: str = "cpu"
+    state: str = "READY"
+    restarts: int = 0
+    pending: int = 0
+    statistics: EngineStatistics = field(default_factory=EngineStatistics)
+
+
+@dataclass
+class Engine:
+    workers: Sequence[Seat]
+    pending: int = 0
+
+
+def scrape(engine: Engine) -> dict[tuple[str, ...], float]:
+    """Every sample, by its name and its labels' values: worker, device, and what else there is."""
+    app = Flask("test")
+    app.register_blueprint(metrics.blueprint(engine))
+    answer = app.test_client().get("/metrics")
+    assert answer.status_code == 200
+    assert answer.content_type.startswith("text/plain; version=0.0.4")
+    families = list(text_string_to_metric_families(answer.text))
+    assert all(family.documentation for family in families)
+    return {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels, key=ORDER.index))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_an_engine_that_has_done_nothing() -> None:
+    found = scrape(Engine([Seat(state="STARTING")]))
+    assert found["runner_engine_pending_requests",] == 0
+    assert found["runner_worker_state", "0", "cpu", "starting"] == 1
+    assert found["runner_worker_state", "0", "cpu", "ready"] == 0
+    assert found["runner_worker_restarts_total", "0", "cpu"] == 0
+    assert found["runner_worker_step_rows_count", "0", "cpu"] == 0
+
+
+def test_each_worker_has_its_own_numbers() -> None:
+    statistics = EngineStatistics(
+        ticks=6,
+        ticks_by_rows={"1": 3, "4": 2, "40": 1},
+        steps_by_size={"16x16": 51},
+        step_seconds=1.5,
+        answers={"finished": 7, "refused": 1},
+        pictures=8,
+        prompt_cache_hits=9,
+        prompt_cache_misses=10,
+        prompt_cache_bytes=11,
+        waiting_requests=12,
+        running_requests=13,
+    )
+    found = scrape(Engine([Seat("cuda:0"), Seat("cuda:1", "RESTARTING", 2, 25, statistics)], pending=30))
+    here = ("1", "cuda:1")
+    assert found["runner_engine_pending_requests",] == 30
+    assert found["runner_worker_state", *here, "restarting"] == 1
+    assert found["runner_worker_restarts_total", *here] == 2
+    assert found["runner_worker_in_hand_requests", *here] == 25
+    assert found["runner_worker_waiting_requests", *here] == 12
+    assert found["runner_worker_running_requests", *here] == 13
+    assert found["runner_worker_pictures_total", *here] == 8
+    assert found["runner_worker_step_seconds_total", *here] == 1.5
+    assert found["runner_worker_prompt_cache_hits_total", *here] == 9
+    assert found["runner_worker_prompt_cache_misses_total", *here] == 10
+    assert found["runner_worker_prompt_cache_bytes", *here] == 11
+    assert found["runner_worker_answers_total", *here, "finished"] == 7
+    assert found["runner_worker_steps_total", *here, "16x16"] == 51
+    buckets = [found["runner_worker_step_rows_bucket", *here, bound] for bound in ("1.0", "2.0", "4.0", "32.0", "+Inf")]
+    assert buckets == [3, 3, 5, 5, 6]
+    assert found["runner_worker_step_rows_sum", *here] == 51
+    assert found["runner_worker_pictures_total", "0", "cuda:0"] == 0
