@@ -54,31 +54,13 @@ def test_generate_says_in_one_line_what_to_mend(tiny_bundle: Path, options: list
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_check_passes_a_whole_bundle(tiny_bundle: Path) -> None:
-    done = run_module("runner", "check", str(tiny_bundle), "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"model": "tiny", "family": "lcm", "size": "64x64", "ok": True}
-
-
-def test_check_names_the_file_that_was_changed(tiny_bundle: Path, tmp_path: Path) -> None:
-    for file in tiny_bundle.rglob("*"):
-        if file.is_file():
-            copy = tmp_path / file.relative_to(tiny_bundle)
-            copy.parent.mkdir(exist_ok=True)
-            copy.write_bytes(file.read_bytes())
-    graph = tmp_path / "step.onnx"
-    graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
-    done = run_module("runner", "check", str(tmp_path))
-    assert done.returncode == 1
-    assert "step.onnx" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (["--port", "70000"], "--port, RUNNER_PORT"),
         (["--device", "tpu"], "--device, RUNNER_DEVICE"),
+        (["--device", "cpu,"], "--device, RUNNER_DEVICE"),
+        (["--device", "cuda:0,auto"], "--device, RUNNER_DEVICE"),
         (["--app", "no-owner"], "--app, RUNNER_APP"),
         (["--tls-cert", "only.pem"], "tls_cert and tls_key go together"),
         (["--tls-cert", "no.pem", "--tls-key", "no.key"], "No such file"),
@@ -92,7 +74,7 @@ def test_serve_refuses_settings_that_cannot_work(flags: list[str], words: str) -
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "export", "check", "generate"])
+@pytest.mark.parametrize("command", ["serve", "export", "check", "tune", "generate"])
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     done = run_module("runner", command, "--help")
     assert done.returncode == 0
