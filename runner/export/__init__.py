@@ -4,19 +4,26 @@ It needs the `export` extra (torch, diffusers, optimum); importing this package 
 nothing that serves imports this package.
 """
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from runner.export.defaults import Defaults
-from runner.export.errors import ExportError, MissingExtra, OutputNotEmpty, UnsupportedOption
+from runner.export.errors import ExportError, MissingExtra, OutputNotEmpty, OutputNotWritable, UnsuitableOption
+from runner.export.families import family_option
+from runner.export.lora import Lora
+from runner.export.progress import Progress
 from runner.export.silence import silence
 from runner.export.source import resolve, resolve_component
 
-__all__ = ["Defaults", "ExportError", "export"]
+__all__ = ["Defaults", "ExportError", "Progress", "export"]
 
-_EXTRA: Final = ("torch", "diffusers", "transformers", "optimum", "onnx", "huggingface_hub")
+_EXTRA: Final = ("torch", "diffusers", "transformers", "optimum", "onnx", "huggingface_hub", "peft")
+
+Device = Literal["cpu", "cuda"]
+Float = Literal["fp32", "fp16"]
 
 
 def export(
@@ -26,41 +33,64 @@ def export(
     unet: str | None = None,
     vae: str | None = None,
     loras: Sequence[str] = (),
+    safety_checker: str | None = None,
+    config: str | None = None,
+    family: str = "auto",
     device: str = "cpu",
-    precision: str = "fp32",
-    weights: Literal["fp32", "fp16"] = "fp32",
+    precision: str | None = None,
+    weights: str | None = None,
+    golden: bool = True,
     defaults: Defaults | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
-    """Make the bundle `out` of an SDXL-LCM checkpoint.
+    """Make the bundle `out` of an SDXL checkpoint that draws in a few steps.
 
     Args:
-        source: folder in diffusers' layout, or hub id.
+        source: folder in diffusers' layout, hub id, or a single .safetensors file (here, or owner/name/file).
         out: a folder that does not exist yet or is empty. It appears whole, or not at all.
         unet: folder or hub id whose UNet takes the place of the checkpoint's.
-        vae: the same for the VAE.
-        loras: LoRA weights to fuse; not supported yet.
-        device: what the bundle runs on; "cpu" so far.
-        precision: of the arithmetic; "fp32" so far.
-        weights: how weights are kept on disk. "fp16" halves the bundle, the arithmetic stays fp32.
+        vae: the same for the VAE, an AutoencoderKL or an AutoencoderTiny.
+        loras: LoRA weights to fuse, each a file, folder or hub id, maybe with ":" and a scale behind it.
+        safety_checker: folder or hub id of a StableDiffusionSafetyChecker.
+        config: folder or hub id with the configuration and the tokenizers of a single file; None takes SDXL's.
+        family: "lcm", "lcm-lora", "turbo", or "auto" to tell by the checkpoint.
+        device: what the bundle runs on, "cpu" or "cuda".
+        precision: of the arithmetic, "fp32" or "fp16"; None takes fp32 for cpu and fp16 for cuda.
+        weights: how weights are kept on disk where the arithmetic is fp32. "fp16" halves the bundle.
+        golden: draw a picture with diffusers for `runner check` to compare with.
         defaults: what a request gets that does not say; they go before the checkpoint's own.
-        progress: called with a few words before each stage.
+        progress: is told what happens.
 
     Raises:
         ExportError: something that the message tells how to mend.
     """
-    _refuse_unsupported(loras, device, precision)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise OutputNotEmpty(out)
+    target = _target(device, precision, weights)
+    wanted_family = family_option(family)
+    if config is not None and not source.endswith(".safetensors"):
+        raise UnsuitableOption("--config", "it is for a single .safetensors file, and SOURCE brings its own")
+    _check_output(out)
     _require_extra()
+    progress = progress or Progress()
     with silence():
         replaced = {name: place for name, place in (("unet", unet), ("vae", vae)) if place is not None}
-        checkpoint = resolve(source, replaced)
-        parts = {name: resolve_component(place, name) for name, place in replaced.items()}
+        checkpoint = resolve(source, replaced, config=config, progress=progress.fetching)
+        parts = {name: resolve_component(place, name, progress.fetching) for name, place in replaced.items()}
+        found = [Lora.resolve(words, progress.fetching) for words in loras]
+        checker = resolve_component(safety_checker, "safety_checker", progress.fetching) if safety_checker else None
         # Last, because torch takes seconds to import: what is wrong with the words above is said at once.
-        from runner.export.conversion import convert
+        from runner.export.assembly import Target
+        from runner.export.conversion import Ingredients, convert
 
-        convert(checkpoint, parts, out, weights, defaults or Defaults(), progress or (lambda _: None))
+        ingredients = Ingredients(checkpoint, parts, found, checker)
+        convert(ingredients, out, wanted_family, Target(*target), defaults or Defaults(), progress, with_golden=golden)
+
+
+def _check_output(out: Path) -> None:
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise OutputNotEmpty(out)
+    there = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise OutputNotWritable(out, there)
 
 
 def _require_extra() -> None:
@@ -69,10 +99,18 @@ def _require_extra() -> None:
             raise MissingExtra(package)
 
 
-def _refuse_unsupported(loras: Sequence[str], device: str, precision: str) -> None:
-    if loras:
-        raise UnsupportedOption("--lora", "fuse it into the checkpoint with diffusers and export the result")
-    if device != "cpu":
-        raise UnsupportedOption(f"--device {device}", "export for cpu")
-    if precision != "fp32":
-        raise UnsupportedOption(f"--precision {precision}", "export with fp32; --weights fp16 halves the files")
+def _target(device: str, precision: str | None, weights: str | None) -> tuple[Device, Float, Float]:
+    """Device, precision of the arithmetic and precision of the stored weights."""
+    if device not in get_args(Device):
+        raise UnsuitableOption(f"--device {device}", "a bundle is made for cpu or for cuda, whichever GPU it then is")
+    precision = precision or ("fp16" if device == "cuda" else "fp32")
+    for flag, value in (("--precision", precision), ("--weights", weights or "fp32")):
+        if value not in get_args(Float):
+            raise UnsuitableOption(f"{flag} {value}", "it is fp32 or fp16")
+    if (device, precision) == ("cpu", "fp16"):
+        raise UnsuitableOption(
+            "--precision fp16", "CPUs compute slower in half precision; --weights fp16 halves the files"
+        )
+    if (precision, weights) == ("fp16", "fp32"):
+        raise UnsuitableOption("--weights fp32", "half-precision arithmetic needs half-precision weights")
+    return device, precision, weights or precision  # type: ignore[return-value]

@@ -1,63 +1,90 @@
 """model.json out of a checkpoint's configuration."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
-from runner.engine.bundle import FileEntry, ModelDescription, SchedulerConstants, scaled_presets
+from runner.engine.bundle import FileEntry, Golden, ModelDescription, SchedulerConstants, scaled_presets
 from runner.export.defaults import Defaults
 from runner.export.errors import UnsupportedCheckpoint
+from runner.export.families import DEFAULTS, Family
 
 Config = Mapping[str, Any]
 
-_LCM: Final = Defaults(num_inference_steps=4, guidance_scale=1.5)
-"""The steps that LCM was made for, and the guidance that fal's fast-lcm-diffusion has."""
 _MAX_PIXELS: Final = 2
 """Times the trained number of pixels: far above it, pictures repeat themselves."""
 _NOT_FOLLOWED: Final = ("rescale_betas_zero_snr", "thresholding", "clip_sample", "trained_betas")
+_VAES: Final = ("AutoencoderKL", "AutoencoderTiny")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of writing a bundle: what for, its files, the stages of its VAE decoder, and its golden picture."""
+
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "fp16"]
+    files: dict[str, FileEntry]
+    decoder_stages: tuple[str, ...]
+    golden: Golden | None = None
+
+
+def completed(defaults: Defaults, configs: Mapping[str, Config], family: Family) -> Defaults:
+    """`defaults`, and where they leave something open what the family and the trained size suggest.
+
+    Args:
+        defaults: the caller's and the checkpoint's.
+        configs: configurations of the `unet` and `vae` in use.
+        family: of the model.
+    """
+    side = int(configs["unet"]["sample_size"]) * vae_scale_factor(configs["vae"])
+    trained = Defaults(width=side, height=side, max_pixels=_MAX_PIXELS * side * side, licence="unknown")
+    return defaults.over(DEFAULTS[family]).over(trained)
 
 
 def describe(
-    configs: Mapping[str, Config], index: Config, defaults: Defaults, files: dict[str, FileEntry]
+    configs: Mapping[str, Config], index: Config, defaults: Defaults, family: Family, written: Written
 ) -> ModelDescription:
-    """The description of a CPU bundle.
+    """The description of a bundle.
 
     Args:
         configs: configurations of the `unet`, `vae` and `scheduler` in use.
         index: the pipeline's model_index.json.
-        defaults: the caller's and the checkpoint's; name and source are there.
-        files: of the bundle.
+        defaults: `completed` ones; name and source are there.
+        family: of the model.
+        written: what lies on disk.
 
     Raises:
         UnsupportedCheckpoint: the defaults do not fit the model.
     """
-    unet, vae = configs["unet"], configs["vae"]
+    unet, vae, chosen = configs["unet"], configs["vae"], defaults.model_dump()
     scale = vae_scale_factor(vae)
-    chosen = defaults.over(_model_defaults(unet["sample_size"] * scale)).model_dump()
     size = (chosen["width"], chosen["height"])
-    # A UNet halves the latents once a level; sizes that do not divide evenly would need another graph.
-    multiple = scale * 2 ** (len(unet["block_out_channels"]) - 1)
+    # A UNet halves the latents once a level. It draws sizes that do not divide evenly too (`graphs`), presets need not.
+    even = scale * 2 ** (len(unet["block_out_channels"]) - 1)
     try:
         return ModelDescription(
             name=chosen["name"],
-            family="lcm" if unet.get("time_cond_proj_dim") else "lcm-lora",
+            family=family,
             scheduler=scheduler_constants(configs["scheduler"]),
             default_size=size,
-            presets=chosen["presets"] or scaled_presets(max(size), multiple),
+            presets=chosen["presets"] or scaled_presets(max(size), even),
             max_pixels=chosen["max_pixels"],
-            size_multiple=multiple,
+            size_multiple=scale,
             default_num_inference_steps=chosen["num_inference_steps"],
             default_guidance_scale=chosen["guidance_scale"],
             vae_scale_factor=scale,
             latent_channels=vae["latent_channels"],
             timestep_cond_dim=unet.get("time_cond_proj_dim"),
             force_zeros_for_empty_prompt=index.get("force_zeros_for_empty_prompt", True),
-            precision="fp32",
-            device="cpu",
+            decoder_stages=written.decoder_stages,
+            golden=written.golden,
+            precision=written.precision,
+            device=written.device,
             source=chosen["source"],
-            licence=chosen["licence"] or "unknown",
-            files=files,
+            licence=chosen["licence"],
+            files=written.files,
         )
     except ValidationError as error:
         problems = "; ".join(problem["msg"] for problem in error.errors())
@@ -73,19 +100,17 @@ def check_supported(configs: Mapping[str, Config]) -> None:
     Raises:
         UnsupportedCheckpoint: and why.
     """
-    unet, vae, scheduler = configs["unet"], configs["vae"], configs["scheduler"]
-    if vae.get("_class_name") != "AutoencoderKL":
-        raise UnsupportedCheckpoint(f"the VAE is a {vae.get('_class_name')}: only AutoencoderKL is supported")
+    unet, vae = configs["unet"], configs["vae"]
+    if vae.get("_class_name") not in _VAES:
+        raise UnsupportedCheckpoint(f"the VAE is a {vae.get('_class_name')}: only {' and '.join(_VAES)} are supported")
     if unet.get("addition_embed_type") != "text_time":
         raise UnsupportedCheckpoint("the UNet does not take SDXL's text_time conditioning")
     if unet.get("in_channels") != vae.get("latent_channels"):
-        raise UnsupportedCheckpoint("the UNet does not take latents alone (inpainting UNets are not supported)")
-    if scheduler.get("_class_name") != "LCMScheduler" and not unet.get("time_cond_proj_dim"):
         raise UnsupportedCheckpoint(
-            "this is no LCM checkpoint: its scheduler is not LCMScheduler and its UNet takes no guidance "
-            "embedding. Give an LCM UNet with --unet (for SDXL: latent-consistency/lcm-sdxl)"
+            f"the UNet takes {unet.get('in_channels')} channels and the VAE has {vae.get('latent_channels')} "
+            "(inpainting UNets are not supported: every model inpaints with its own UNet)"
         )
-    scheduler_constants(scheduler)
+    scheduler_constants(configs["scheduler"])
 
 
 def scheduler_constants(config: Config) -> SchedulerConstants:
@@ -107,8 +132,6 @@ def scheduler_constants(config: Config) -> SchedulerConstants:
 
 def vae_scale_factor(vae: Config) -> int:
     """Pixels a side for each latent: every level of the VAE but one halves the picture."""
-    return int(2 ** (len(vae["block_out_channels"]) - 1))
-
-
-def _model_defaults(side: int) -> Defaults:
-    return _LCM.over(Defaults(width=side, height=side, max_pixels=_MAX_PIXELS * side * side))
+    # AutoencoderTiny's older configurations name the levels of its two halves alone.
+    levels = vae.get("block_out_channels") or vae["decoder_block_out_channels"]
+    return int(2 ** (len(levels) - 1))

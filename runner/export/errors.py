@@ -2,12 +2,17 @@
 
 * ExportError
     * MissingExtra
-    * UnsupportedOption
+    * UnsuitableOption
     * OutputNotEmpty
+    * OutputNotWritable
+    * DiskFull
     * SourceNotFound
         * HubUnreachable
+    * DownloadBroken
     * UnsupportedCheckpoint
         * MissingComponent
+        * UnknownFamily
+    * UnsuitableLora
 
 Each is one sentence for the person at the terminal and says what to do next.
 """
@@ -29,11 +34,11 @@ class MissingExtra(ExportError):
         )
 
 
-class UnsupportedOption(ExportError):
-    """A flag asks for what this version cannot do."""
+class UnsuitableOption(ExportError):
+    """A flag has a value that there is not, or that makes no sense beside the others."""
 
     def __init__(self, flag: str, remedy: str) -> None:
-        super().__init__(f"{flag} is not supported yet: {remedy}")
+        super().__init__(f"{flag}: {remedy}")
         self.flag = flag
 
 
@@ -42,6 +47,21 @@ class OutputNotEmpty(ExportError):
 
     def __init__(self, out: Path) -> None:
         super().__init__(f"{out} exists and is not an empty folder: name another one or remove it")
+
+
+class OutputNotWritable(ExportError):
+    """The bundle cannot be put where it is to be."""
+
+    def __init__(self, out: Path, folder: Path) -> None:
+        super().__init__(f"{out} cannot be made: {folder} is no folder that you may write to. Name another place")
+
+
+class DiskFull(ExportError):
+    """There is no room for the bundle and for what is written on the way to it, or for a download."""
+
+    def __init__(self, place: Path | str, needed: int | None = None) -> None:
+        amount = "" if needed is None else f" (about {needed / 1e9:.1f} GB are needed on the way)"
+        super().__init__(f"the disk with {place} has no room left{amount}: free some, or name another place")
 
 
 class SourceNotFound(ExportError):
@@ -59,6 +79,15 @@ class HubUnreachable(SourceNotFound):
         )
 
 
+class DownloadBroken(ExportError):
+    """The hub stopped answering in the middle of a file."""
+
+    def __init__(self, repository: str) -> None:
+        super().__init__(
+            f"the download of {repository} broke off: run the same command again, it goes on where it stopped"
+        )
+
+
 class UnsupportedCheckpoint(ExportError):
     """The checkpoint can be read but is nothing that this exporter knows how to turn into a bundle."""
 
@@ -69,3 +98,11 @@ class MissingComponent(UnsupportedCheckpoint):
     def __init__(self, path: Path, remedy: str) -> None:
         super().__init__(f"{path} is missing: {remedy}")
         self.path = path
+
+
+class UnknownFamily(UnsupportedCheckpoint):
+    """Nothing in the checkpoint says that it draws in a few steps, or how."""
+
+
+class UnsuitableLora(ExportError):
+    """LoRA weights that cannot be fused into this checkpoint, or that would change nothing."""

@@ -9,13 +9,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import onnx
-from diffusers import StableDiffusionXLPipeline
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionXLPipeline
 from optimum.exporters.onnx import export as export_module
 from optimum.exporters.onnx.model_configs import UNetOnnxConfig
 from optimum.exporters.utils import get_diffusion_models_for_export
 from optimum.utils import DummyTimestepInputGenerator
 
+_ODD_SIDES: Final = (11, 13)
+"""Of the latents that the UNet is traced with. Only where sides do not halve evenly does diffusers' UNet tell each
+upsampling layer the size it has to reach (forward_upsample_size), and such a graph takes latents of every size; one
+that is traced with even sides fails on odd ones, in the concatenation with the skip connection."""
+
 GRAPH_NAMES: Final = ("text_encoder", "text_encoder_2", "unet", "vae_encoder", "vae_decoder")
+_OPSET: Final = 18
+"""As optimum has it for the others."""
 
 
 class _DummyTimesteps(DummyTimestepInputGenerator):  # type: ignore[misc]  # optimum has no type hints
@@ -36,24 +44,57 @@ class _PerSampleTimestep(UNetOnnxConfig):  # type: ignore[misc]  # optimum has n
     def inputs(self) -> dict[str, dict[int, str]]:
         return {**super().inputs, "timestep": {0: "batch_size"}}
 
+    def generate_dummy_inputs(self, framework: str = "pt", **options: Any) -> dict[str, Any]:
+        inputs: dict[str, Any] = super().generate_dummy_inputs(framework, **options)
+        inputs["sample"] = torch.randn(*inputs["sample"].shape[:2], *_ODD_SIDES)
+        return inputs
+
 
 def export_graphs(
     pipeline: StableDiffusionXLPipeline, folder: Path, progress: Callable[[str], None]
 ) -> dict[str, Path]:
     """Trace the five networks of `pipeline` into `folder`; `progress` hears of each before its turn.
 
+    The pipeline is empty afterwards: each network is freed once it is traced.
+
     Returns:
         The file of each of `GRAPH_NAMES`. Large graphs have their weights in a file beside them.
     """
     modules = get_diffusion_models_for_export(pipeline, exporter="onnx")
-    unet, _ = modules["unet"]
-    modules["unet"] = (unet, _PerSampleTimestep(unet.config))
+    modules["unet"] = (pipeline.unet, _PerSampleTimestep(pipeline.unet.config))
+    pipeline.register_modules(unet=None, vae=None, text_encoder=None, text_encoder_2=None)
     files = {name: folder / name / "model.onnx" for name in GRAPH_NAMES}
     for name, file in files.items():
         progress(f"tracing {name}")
         module, config = modules.pop(name)
-        export_module(module, config, file)
+        if isinstance(module, AutoencoderTiny):
+            export_tiny_vae(module, name, file)
+        else:
+            export_module(module, config, file)
     return files
+
+
+def export_tiny_vae(vae: AutoencoderTiny, name: str, file: Path) -> None:
+    """Half of an `AutoencoderTiny`: optimum takes the latents' distribution for granted, which this VAE lacks."""
+    is_encoder = name == "vae_encoder"
+    module = vae.encoder if is_encoder else vae.decoder
+    (input_, channels), output = (
+        (("sample", vae.config.in_channels), "latent_sample")
+        if is_encoder
+        else (("latent_sample", vae.config.latent_channels), "sample")
+    )
+    axes = {0: "batch_size", 2: "height", 3: "width"}
+    file.parent.mkdir(parents=True)
+    torch.onnx.export(
+        module.eval(),
+        (torch.zeros(1, channels, 64, 64),),
+        str(file),
+        dynamo=False,  # the other exporter needs onnxscript, and writes graphs that `surgery` does not know
+        opset_version=_OPSET,
+        input_names=[input_],
+        output_names=[output],
+        dynamic_axes={input_: axes, output: axes},
+    )
 
 
 def load(file: Path) -> onnx.ModelProto:

@@ -1,16 +1,17 @@
 """Find a checkpoint, in a local folder or on the hub, and check that it is whole before torch loads a byte of it."""
 
 import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from runner.export.defaults import DEFAULTS_JSON
-from runner.export.errors import HubUnreachable, MissingComponent, SourceNotFound, UnsupportedCheckpoint
+from runner.export.errors import MissingComponent, UnsupportedCheckpoint
+from runner.export.hub import Progress, locate_file, locate_folder, origin, silent
 
-_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+SDXL: Final = "stabilityai/stable-diffusion-xl-base-1.0"
+"""Whose configuration and tokenizers a single file is taken to have."""
 
 _WEIGHTS: Final[Mapping[str, str]] = {
     "text_encoder": "model",
@@ -19,9 +20,12 @@ _WEIGHTS: Final[Mapping[str, str]] = {
     "vae": "diffusion_pytorch_model",
 }
 """Components with weights, and how the names of their files begin."""
+_SAFETY_CHECKER: Final = "safety_checker"
+_STEMS: Final[Mapping[str, str]] = {**_WEIGHTS, _SAFETY_CHECKER: "model"}
 _TOKENIZERS: Final = ("tokenizer", "tokenizer_2")
 _SMALL_FILES: Final = ("README.md", DEFAULTS_JSON, "model_index.json", "*/*.json", "tokenizer*/merges.txt")
 _CONFIG_JSON: Final = "config.json"
+_PREPROCESSOR_JSON: Final = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,33 @@ class Component:
         """Its configuration, as diffusers saves it."""
         return _read_json(self.folder / _CONFIG_JSON)
 
+    def preprocessor(self) -> dict[str, Any]:
+        """What is done to pictures before a safety checker sees them, as transformers saves it.
+
+        It lies beside the network, or where a pipeline has it; CLIP's own values stand in for a missing file.
+        """
+        for folder in (self.folder, self.folder.parent / "feature_extractor"):
+            if (folder / _PREPROCESSOR_JSON).is_file():
+                return _read_json(folder / _PREPROCESSOR_JSON)
+        return {}
+
+    def weight_files(self) -> list[Path]:
+        """The files with its weights."""
+        return _chosen_files(self.folder, "", self.variant)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that has everything an SDXL pipeline is made of. Fields as in `Component`."""
+    """A checkpoint that has everything an SDXL pipeline is made of. Fields as in `Component`.
+
+    `single_file` holds the weights of every component in Stability AI's own layout; `folder` then holds the
+    configuration and the tokenizers alone.
+    """
 
     folder: Path
     source: str
     variant: str | None
+    single_file: Path | None = None
 
     def config(self, component: str) -> dict[str, Any]:
         """The configuration of one component, as diffusers and transformers save it."""
@@ -57,73 +80,73 @@ class Checkpoint:
         """The pipeline's own configuration: model_index.json."""
         return _read_json(self.folder / "model_index.json")
 
+    def weight_files(self, replaced: Collection[str]) -> list[Path]:
+        """The files with its weights, without those of the components `replaced`."""
+        if self.single_file:
+            return [self.single_file]
+        kept = {name: stem for name, stem in _WEIGHTS.items() if name not in replaced}
+        return [file for name, stem in kept.items() for file in _chosen_files(self.folder / name, stem, self.variant)]
 
-def resolve(source: str, replaced: Collection[str] = ()) -> Checkpoint:
+
+def resolve(
+    source: str, replaced: Collection[str] = (), *, config: str | None = None, progress: Progress = silent
+) -> Checkpoint:
     """Find a checkpoint, fetching it from the hub if need be, and check it.
 
     Args:
-        source: folder in diffusers' layout, or hub id.
+        source: folder in diffusers' layout, hub id, or a single .safetensors file (here, or owner/name/file).
         replaced: components that come from elsewhere, so that their weights need not be here.
+        config: folder or hub id that has what a single file has not; None takes SDXL's.
+        progress: is told before anything is fetched.
 
     Raises:
         SourceNotFound: there is no such folder or repository.
         HubUnreachable: it is a hub id that is not cached, and there is no way to the hub.
+        DownloadBroken: the hub stopped answering.
         UnsupportedCheckpoint: it is not a Stable Diffusion XL pipeline, or a part of it is missing.
     """
+    if file := locate_file(source, progress):
+        folder = _configuration(config or SDXL, [], progress)
+        return Checkpoint(folder, origin(source), None, file)
     weights = {name: stem for name, stem in _WEIGHTS.items() if name not in replaced}
-    folder = _locate(source, [*_SMALL_FILES, *(f"{name}/{stem}*.safetensors" for name, stem in weights.items())])
-    _check_pipeline(folder)
-    for component in ("scheduler", *weights):
-        _require(folder / component / _config_name(component), "fetch the checkpoint again, it is incomplete")
-    for tokenizer in _TOKENIZERS:
-        _check_tokenizer(folder / tokenizer)
+    folder = _configuration(source, [f"{name}/{stem}*.safetensors" for name, stem in weights.items()], progress)
     variants = [_variant(folder / component, stem) for component, stem in weights.items()]
-    return Checkpoint(folder, _origin(source), next(filter(None, variants), None))
+    return Checkpoint(folder, origin(source), next(filter(None, variants), None))
 
 
-def resolve_component(source: str, name: str) -> Component:
+def resolve_component(source: str, name: str, progress: Progress = silent) -> Component:
     """Find one network, in a folder or repository of its own or in a checkpoint's.
 
     Args:
         source: folder or hub id.
-        name: "unet" or "vae".
+        name: "unet", "vae" or "safety_checker".
+        progress: is told before anything is fetched.
 
     Raises:
         SourceNotFound: there is no such folder or repository.
         HubUnreachable: it is a hub id that is not cached, and there is no way to the hub.
+        DownloadBroken: the hub stopped answering.
         MissingComponent: it has no such network.
     """
-    stem = _WEIGHTS[name]
-    folder = _locate(source, ["README.md", _CONFIG_JSON, f"{name}/*.json", f"*{stem}*.safetensors"])
+    stem = _STEMS[name]
+    weights = [f"{stem}*.safetensors", f"{name}/{stem}*.safetensors"]
+    small = ["README.md", _CONFIG_JSON, f"{name}/*.json", _PREPROCESSOR_JSON, f"feature_extractor/{_PREPROCESSOR_JSON}"]
+    folder = locate_folder(source, [*small, *weights], progress)
     if (folder / name / _CONFIG_JSON).is_file():
         folder = folder / name
     _require(folder / _CONFIG_JSON, f"{source} has no {name}")
-    return Component(folder, _origin(source), _variant(folder, stem))
+    return Component(folder, origin(source), _variant(folder, stem))
 
 
-def _locate(source: str, patterns: Sequence[str]) -> Path:
-    """The folder that `source` names: itself if it is one, else the hub's snapshot of that id."""
-    if Path(source).is_dir():
-        return Path(source)
-    if _HUB_ID.fullmatch(source) is None:
-        raise SourceNotFound(f"{source} is neither a folder nor a hub id (owner/name)")
-    # Repositories often hold everything twice: half precision is fetched only if there is nothing else.
-    folder = _snapshot(source, patterns, ["*.fp16.*"])
-    return folder if any(folder.rglob("*.safetensors")) else _snapshot(source, patterns, [])
-
-
-def _snapshot(repository: str, patterns: Sequence[str], ignored: Sequence[str]) -> Path:
-    from huggingface_hub import errors, snapshot_download
-
-    try:
-        return Path(snapshot_download(repository, allow_patterns=list(patterns), ignore_patterns=list(ignored)))
-    except errors.RepositoryNotFoundError as error:
-        raise SourceNotFound(
-            f"the hub shows no repository {repository}: check the name, and run `huggingface-cli login` "
-            "if it is private or asks to accept its terms"
-        ) from error
-    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, ConnectionError) as error:
-        raise HubUnreachable(repository) from error
+def _configuration(source: str, weights: Sequence[str], progress: Progress) -> Path:
+    """The folder of a pipeline with all its small files, and the weights that match `weights`."""
+    folder = locate_folder(source, [*_SMALL_FILES, *weights], progress)
+    _check_pipeline(folder)
+    for component in ("scheduler", *_WEIGHTS):
+        _require(folder / component / _config_name(component), "fetch the checkpoint again, it is incomplete")
+    for tokenizer in _TOKENIZERS:
+        _check_tokenizer(folder / tokenizer)
+    return folder
 
 
 def _variant(folder: Path, stem: str) -> str | None:
@@ -137,13 +160,14 @@ def _variant(folder: Path, stem: str) -> str | None:
     return "fp16" if all(".fp16" in name for name in names) else None
 
 
-def _origin(source: str) -> str:
-    return Path(source).resolve().name if Path(source).is_dir() else source
+def _chosen_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
+    files = sorted(folder.glob(f"{stem}*.safetensors"))
+    return [file for file in files if (".fp16" in file.name) == (variant == "fp16")]
 
 
 def _check_pipeline(folder: Path) -> None:
     index = folder / "model_index.json"
-    _require(index, "give a checkpoint in diffusers' layout (a single file has to be converted first)")
+    _require(index, "give a checkpoint in diffusers' layout, or a single .safetensors file by its name")
     pipeline = str(_read_json(index).get("_class_name"))
     if not pipeline.startswith("StableDiffusionXL"):
         raise UnsupportedCheckpoint(f"{folder} holds a {pipeline}: only Stable Diffusion XL pipelines are supported")

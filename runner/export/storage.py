@@ -32,6 +32,17 @@ def halve_weights(model: ModelProto) -> None:
     model.graph.node.extend(nodes)
 
 
+def restore_weights(model: ModelProto) -> None:
+    """Undo `halve_weights`, but for the precision: surgery looks for the weights themselves."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(_STORED)}
+    casts = [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in stored]
+    for cast in casts:
+        tensor = stored[cast.input[0]]
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(values, cast.output[0]))
+        model.graph.node.remove(cast)
+
+
 def save(model: ModelProto, path: Path, weights: Weights, serial_limit: int = _SERIAL_LIMIT) -> None:
     """Write the model and check it; weights of more than `serial_limit` bytes go to `path` + ".data"."""
     if weights == "fp16":

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, LCMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -85,6 +93,28 @@ def _vae(**options: Any) -> AutoencoderKL:
     )
 
 
+_SDXL_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "lcm": (LCMScheduler, {}),
+    # As the configurations of SDXL's base and of SDXL-Turbo have them.
+    "base": (EulerDiscreteScheduler, {**_SDXL_BETAS, "timestep_spacing": "leading"}),
+    "turbo": (EulerAncestralDiscreteScheduler, {**_SDXL_BETAS, "timestep_spacing": "trailing"}),
+}
+
+
+def tiny_autoencoder(seed: int = 0) -> AutoencoderTiny:
+    """In the form of madebyollin/taesdxl."""
+    torch.manual_seed(seed)
+    widths = (8, 8, 8, 8)
+    vae = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)
+    _enliven(vae, 1.3)
+    with torch.no_grad():  # its pictures are of one colour until the last layer is scaled to what comes to it
+        last, noise = vae.decoder.layers[-1], torch.randn(1, 4, 8, 8)
+        last.weight.mul_(0.4 / vae.decode(noise).sample.std((0, 2, 3)).view(-1, 1, 1, 1))
+        last.bias.sub_(vae.decode(noise).sample.mean((0, 2, 3)) / 2)
+    return vae.eval()
+
+
 def _enliven(module: torch.nn.Module, gain: float) -> None:
     """Raise the weights above their initial size, so that pictures show contrast and no branch is near zero."""
     with torch.no_grad():
@@ -98,16 +128,21 @@ def tiny_pipeline(
     *,
     prediction_type: str = "epsilon",
     time_cond_proj_dim: int | None = 256,
+    scheduler: str = "lcm",
     latent_size: int = 8,
     seed: int = 0,
     **vae_options: Any,
 ) -> StableDiffusionXLPipeline:
-    """A complete SDXL pipeline of under a million parameters; `folder` takes the tokenizer files."""
+    """A complete SDXL pipeline of under a million parameters; `folder` takes the tokenizer files.
+
+    `scheduler` is one of `SCHEDULERS`.
+    """
     torch.manual_seed(seed)
     first, second = tokenizers(folder)
     vae = _vae(**vae_options)
     _enliven(vae, 1.6)
     unet = _unet(latent_size, time_cond_proj_dim)
+    kind, numbers = SCHEDULERS[scheduler]
     _enliven(unet, 1.3)
     return StableDiffusionXLPipeline(
         vae=vae.eval(),
@@ -116,7 +151,7 @@ def tiny_pipeline(
         tokenizer=first,
         tokenizer_2=second,
         unet=unet.eval(),
-        scheduler=LCMScheduler(prediction_type=prediction_type),
+        scheduler=kind(prediction_type=prediction_type, **numbers),
         add_watermarker=False,
     )
 

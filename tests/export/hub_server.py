@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,10 +17,16 @@ COMMIT = "c" * 40
 
 @dataclass
 class Hub:
-    """Where it listens, and which files were fetched from it."""
+    """Where it listens, and which files were fetched from it.
+
+    A file in `breaks_after` is sent up to that byte, then the connection goes. `sent` has the first byte of each
+    answer by file.
+    """
 
     endpoint: str = ""
     fetched: set[str] = field(default_factory=set)
+    breaks_after: dict[str, int] = field(default_factory=dict)
+    sent: dict[str, list[int]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -56,23 +63,36 @@ class _Handler(BaseHTTPRequestHandler):
         for name, folder in self.repositories.items():
             if self.path.startswith(f"/api/models/{name}/"):
                 return self._send(_listing(name, folder), with_body)
-            prefix = f"/{name}/resolve/{COMMIT}/"
-            if self.path.startswith(prefix):
-                file = self.path.removeprefix(prefix)
-                self.hub.fetched.add(file)
-                return self._send((folder / file).read_bytes(), with_body)
-        return self._send(b"", with_body, status=404)
+            if asked := re.fullmatch(rf"/{re.escape(name)}/resolve/(?:main|{COMMIT})/(.+)", self.path):
+                return self._send_file(asked[1], folder / asked[1], with_body)
+        return self._refuse("RepoNotFound")
 
-    def _send(self, body: bytes, with_body: bool, status: int = 200) -> None:
-        self.send_response(status)
-        if status == 404:
-            self.send_header("X-Error-Code", "RepoNotFound")
-        self.send_header("Content-Length", str(len(body)))
+    def _send_file(self, file: str, path: Path, with_body: bool) -> None:
+        if not path.is_file():
+            return self._refuse("EntryNotFound")
+        self.hub.fetched.add(file)
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start = int(wanted[1]) if wanted else 0
+        if with_body:
+            self.hub.sent.setdefault(file, []).append(start)
+        return self._send(path.read_bytes(), with_body, start, self.hub.breaks_after.get(file))
+
+    def _refuse(self, code: str) -> None:
+        self.send_response(404)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _send(self, body: bytes, with_body: bool, start: int = 0, breaks_after: int | None = None) -> None:
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.send_header("Content-Length", str(len(body) - start))
         self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
         if with_body:
-            self.wfile.write(body)
+            self.wfile.write(body[start:breaks_after])
 
 
 def _listing(name: str, folder: Path) -> bytes:

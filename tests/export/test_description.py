@@ -1,18 +1,21 @@
 """What model.json says, and which checkpoints are refused before any work is done. No torch needed."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import ValidationError
 
-from runner.engine.bundle import REQUIRED_FILES, FileEntry, ModelDescription
+from runner.engine.bundle import REQUIRED_FILES, VAE_DECODER_ONNX, FileEntry, ModelDescription
 from runner.export.card import licence
 from runner.export.defaults import DEFAULTS_JSON, Defaults, checkpoint_defaults
-from runner.export.description import check_supported, describe, scheduler_constants
-from runner.export.errors import UnsupportedCheckpoint
+from runner.export.description import Written, check_supported, completed, describe, scheduler_constants
+from runner.export.errors import UnknownFamily, UnsuitableOption, UnsupportedCheckpoint
+from runner.export.families import Family, family_option, recognise
+from runner.export.lora import Lora
 
 FILES = {name: FileEntry(sha256="0" * 64, bytes=1) for name in REQUIRED_FILES}
+WRITTEN = Written("cpu", "fp32", FILES, (VAE_DECODER_ONNX,))
 SDXL_LCM: dict[str, dict[str, Any]] = {
     "unet": {
         "addition_embed_type": "text_time",
@@ -32,16 +35,20 @@ def changed(component: str, **members: object) -> dict[str, dict[str, Any]]:
 
 
 def described(
-    configs: dict[str, dict[str, Any]] = SDXL_LCM, defaults: Defaults = NAMED, **index: object
+    configs: dict[str, dict[str, Any]] = SDXL_LCM,
+    defaults: Defaults = NAMED,
+    family: Family = "lcm",
+    written: Written = WRITTEN,
+    **index: object,
 ) -> ModelDescription:
-    return describe(configs, index, defaults, FILES)
+    return describe(configs, index, completed(defaults, configs, family), family, written)
 
 
 class TestDescribe:
     def test_an_sdxl_lcm_checkpoint(self) -> None:
         description = described()
         assert description.family == "lcm"
-        assert (description.vae_scale_factor, description.size_multiple) == (8, 32)
+        assert (description.vae_scale_factor, description.size_multiple) == (8, 8)
         assert (description.timestep_cond_dim, description.latent_channels) == (256, 4)
         assert (description.precision, description.device) == ("fp32", "cpu")
         assert (description.name, description.source, description.licence) == ("sdxl", "owner/sdxl", "unknown")
@@ -67,8 +74,25 @@ class TestDescribe:
         assert (description.name, description.licence) == ("sdxl", "mit")
 
     def test_a_unet_without_guidance_embedding_runs_classifier_free_guidance(self) -> None:
-        description = described(changed("unet", time_cond_proj_dim=None))
+        description = described(changed("unet", time_cond_proj_dim=None), family="lcm-lora")
         assert (description.family, description.timestep_cond_dim) == ("lcm-lora", None)
+        assert description.card().has_negative_prompt
+
+    def test_sdxl_turbos_defaults_are_those_of_fals_app(self) -> None:
+        description = described(changed("unet", sample_size=64, time_cond_proj_dim=None), family="turbo")
+        assert description.default_size == (512, 512)
+        assert (description.default_num_inference_steps, description.default_guidance_scale) == (2, 1.0)
+
+    def test_what_was_written(self) -> None:
+        stages = (VAE_DECODER_ONNX, "vae_decoder_2.onnx")
+        files = FILES | {stages[1]: FILES[VAE_DECODER_ONNX]}
+        description = described(written=Written("cuda", "fp16", files, stages))
+        assert (description.device, description.precision, description.decoder_stages) == ("cuda", "fp16", stages)
+
+    def test_the_tiny_vae(self) -> None:
+        tiny = {"_class_name": "AutoencoderTiny", "latent_channels": 4, "decoder_block_out_channels": [64] * 4}
+        check_supported(SDXL_LCM | {"vae": tiny})
+        assert described(SDXL_LCM | {"vae": tiny}).vae_scale_factor == 8
 
     @pytest.mark.parametrize("zeros", [True, False])
     def test_how_an_empty_negative_prompt_is_embedded(self, zeros: bool) -> None:
@@ -89,7 +113,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("configs", "reason"),
         [
-            (changed("vae", _class_name="AutoencoderTiny"), "AutoencoderTiny"),
+            (changed("vae", _class_name="VQModel"), "VQModel"),
             (changed("unet", addition_embed_type=None), "text_time"),
             (changed("unet", in_channels=9), "inpainting"),
             (changed("scheduler", clip_sample=True), "clip_sample"),
@@ -102,15 +126,53 @@ class TestRefusals:
         with pytest.raises(UnsupportedCheckpoint, match=reason):
             check_supported(configs)
 
-    def test_a_model_that_takes_many_steps(self) -> None:
-        base = changed("unet", time_cond_proj_dim=None) | {"scheduler": {"_class_name": "EulerDiscreteScheduler"}}
-        with pytest.raises(UnsupportedCheckpoint, match=r"this is no LCM checkpoint.*--unet"):
-            check_supported(base)
-
     def test_the_scheduler_keeps_its_numbers(self) -> None:
         constants = scheduler_constants({"beta_start": 0.001, "prediction_type": "v_prediction"})
         assert (constants.beta_start, constants.prediction_type) == (0.001, "v_prediction")
         assert constants.original_inference_steps == 50
+
+
+class TestFamily:
+    LCM_UNET: ClassVar = {"time_cond_proj_dim": 256}
+    PLAIN_UNET: ClassVar = {"time_cond_proj_dim": None}
+    EULER: ClassVar = {"_class_name": "EulerDiscreteScheduler"}
+    TURBO: ClassVar = {"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}
+    LCM_LORA: ClassVar = Lora(Path("pytorch_lora_weights.safetensors"), "latent-consistency/lcm-lora-sdxl")
+    STYLE: ClassVar = Lora(Path("pixel-art.safetensors"), "pixel-art.safetensors")
+
+    @pytest.mark.parametrize(
+        ("unet", "scheduler", "loras", "family"),
+        [
+            (LCM_UNET, EULER, [], "lcm"),
+            (LCM_UNET, EULER, [STYLE], "lcm"),
+            (PLAIN_UNET, EULER, [STYLE, LCM_LORA], "lcm-lora"),
+            (PLAIN_UNET, {"_class_name": "LCMScheduler"}, [], "lcm-lora"),
+            (PLAIN_UNET, TURBO, [STYLE], "turbo"),
+        ],
+    )
+    def test_what_gives_it_away(
+        self, unet: dict[str, Any], scheduler: dict[str, Any], loras: list[Lora], family: str
+    ) -> None:
+        found = recognise(unet, scheduler, loras)
+        assert found.family == family
+        assert found.because
+
+    @pytest.mark.parametrize("scheduler", [EULER, TURBO | {"timestep_spacing": "leading"}, {}])
+    def test_nothing_tells(self, scheduler: dict[str, Any]) -> None:
+        with pytest.raises(UnknownFamily, match=r"--unet .* --lora .* --family"):
+            recognise(self.PLAIN_UNET, scheduler, [self.STYLE])
+
+    @pytest.mark.parametrize("family", ["lcm", "lcm-lora", "turbo"])
+    def test_what_the_user_says_is_believed(self, family: str) -> None:
+        assert recognise(self.PLAIN_UNET, self.EULER, [self.LCM_LORA], family_option(family)).family == family
+
+    def test_there_is_no_such_family(self) -> None:
+        with pytest.raises(UnsuitableOption, match="auto, lcm, lcm-lora, turbo"):
+            family_option("lightning")
+
+    def test_turbos_unet_takes_no_guidance_embedding(self) -> None:
+        with pytest.raises(UnsupportedCheckpoint, match="guidance embedding"):
+            recognise(self.LCM_UNET, self.TURBO, [], "turbo")
 
 
 class TestDefaults:

@@ -51,7 +51,7 @@ def test_every_number_of_steps(engine: Pipeline, exported: Exported, steps: int)
     assert_same_picture(draw(engine, request), reference.generate(exported.pipeline, request))
 
 
-@pytest.mark.parametrize(("width", "height"), [(96, 32), (32, 48), (112, 64)])
+@pytest.mark.parametrize(("width", "height"), [(96, 32), (32, 48), (112, 64), (72, 64), (40, 104), (8, 8)])
 def test_other_sizes_than_the_traced_one(engine: Pipeline, exported: Exported, width: int, height: int) -> None:
     request = replace(REQUEST, width=width, height=height)
     assert_same_picture(draw(engine, request), reference.generate(exported.pipeline, request))
@@ -81,6 +81,24 @@ def test_image_to_image(engine: Pipeline, exported: Exported, strength: float, s
     source = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     request = replace(REQUEST, width=96, num_inference_steps=steps, strength=strength, image=png(source))
     assert_same_picture(draw(engine, request), reference.generate(exported.pipeline, request, source))
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_inpainting(engine: Pipeline, exported: Exported, strength: float, steps: int) -> None:
+    random = np.random.default_rng(1)
+    source = random.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    mask = random.integers(0, 2, (8, 12), dtype=np.uint8).repeat(8, 0).repeat(8, 1) * np.uint8(255)
+    request = replace(
+        REQUEST, width=96, num_inference_steps=steps, strength=strength, image=png(source), mask=png(mask)
+    )
+    assert_same_picture(draw(engine, request), reference.generate(exported.pipeline, request, source, mask))
+
+
+@pytest.mark.parametrize("guidance_rescale", [0.3, 1.0])
+def test_guidance_rescale(engine: Pipeline, exported: Exported, guidance_rescale: float) -> None:
+    request = replace(REQUEST, guidance_scale=4.0, guidance_rescale=guidance_rescale)
+    assert_same_picture(draw(engine, request), reference.generate(exported.pipeline, request))
 
 
 def test_the_seed_and_the_prompt_matter(engine: Pipeline) -> None:

@@ -1,10 +1,14 @@
 """Finding a checkpoint on disk, and saying clearly what is wrong with it. No torch needed."""
 
+import json
+import struct
 from pathlib import Path
 
 import pytest
 
 from runner.export import errors, source
+from runner.export.lora import Lora
+from runner.export.space import require_space
 from tests.export.hollow import WEIGHTS, hollow_checkpoint, write
 
 
@@ -94,3 +98,130 @@ class TestComponent:
     def test_it_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(errors.MissingComponent, match="has no unet"):
             source.resolve_component(str(tmp_path), "unet")
+
+    def test_weights_are_counted_without_those_that_are_replaced(self, checkpoint: Path) -> None:
+        files = source.resolve(str(checkpoint)).weight_files({"unet"})
+        assert {file.parent.name for file in files} == {"text_encoder", "text_encoder_2", "vae"}
+        vae = source.resolve_component(str(checkpoint), "vae")
+        assert vae.weight_files() == [checkpoint / "vae" / "diffusion_pytorch_model.safetensors"]
+
+
+class TestSafetyChecker:
+    @pytest.fixture
+    def pipeline(self, tmp_path: Path) -> Path:
+        """As Stable Diffusion 1's pipelines have one."""
+        write(tmp_path / "sd" / "safety_checker" / "config.json", {"of": "safety_checker"})
+        write(tmp_path / "sd" / "safety_checker" / "model.safetensors")
+        return tmp_path / "sd"
+
+    def test_in_a_pipeline_with_its_preprocessor(self, pipeline: Path) -> None:
+        write(pipeline / "feature_extractor" / "preprocessor_config.json", {"image_mean": [0.5] * 3})
+        found = source.resolve_component(str(pipeline), "safety_checker")
+        assert found.config() == {"of": "safety_checker"}
+        assert found.preprocessor() == {"image_mean": [0.5] * 3}
+
+    def test_in_a_folder_of_its_own(self, pipeline: Path) -> None:
+        write(pipeline / "safety_checker" / "preprocessor_config.json", {"image_std": [0.5] * 3})
+        found = source.resolve_component(str(pipeline / "safety_checker"), "safety_checker")
+        assert found.preprocessor() == {"image_std": [0.5] * 3}
+
+    def test_without_a_preprocessor(self, pipeline: Path) -> None:
+        assert source.resolve_component(str(pipeline), "safety_checker").preprocessor() == {}
+
+
+class TestSingleFile:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        write(tmp_path / "downloads" / "juggernaut.safetensors")
+        return tmp_path / "downloads" / "juggernaut.safetensors"
+
+    def test_the_configuration_comes_from_elsewhere(self, checkpoint: Path, file: Path) -> None:
+        found = source.resolve(str(file), config=str(checkpoint))
+        assert found == source.Checkpoint(checkpoint, "juggernaut.safetensors", None, file)
+        assert found.config("unet") == {"of": "unet"}
+        assert found.weight_files({"vae"}) == [file]
+
+    def test_its_weights_need_not_be_there(self, checkpoint: Path, file: Path) -> None:
+        for component, stem in WEIGHTS.items():
+            (checkpoint / component / f"{stem}.safetensors").unlink()
+        assert source.resolve(str(file), config=str(checkpoint)).folder == checkpoint
+
+    def test_but_the_configuration_has_to_be_whole(self, checkpoint: Path, file: Path) -> None:
+        (checkpoint / "tokenizer_2" / "merges.txt").unlink()
+        with pytest.raises(errors.MissingComponent, match=r"merges\.txt is missing"):
+            source.resolve(str(file), config=str(checkpoint))
+
+    def test_it_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(errors.SourceNotFound, match="there is no file"):
+            source.resolve(str(tmp_path / "nothing.safetensors"))
+
+
+class TestLora:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        write(tmp_path / "styles" / "pixel-art.safetensors")
+        return tmp_path / "styles" / "pixel-art.safetensors"
+
+    @pytest.mark.parametrize(
+        ("behind", "scale"), [("", 1.0), (":0.8", 0.8), (":1", 1.0), (":-0.5", -0.5), (":2e-1", 0.2)]
+    )
+    def test_a_file_and_its_scale(self, file: Path, behind: str, scale: float) -> None:
+        assert Lora.resolve(f"{file}{behind}") == Lora(file, "pixel-art.safetensors", scale)
+
+    def test_how_it_is_named_in_the_bundle(self, file: Path) -> None:
+        assert str(Lora.resolve(f"{file}:0.8")) == "pixel-art.safetensors at 0.8"
+        assert str(Lora.resolve(str(file))) == "pixel-art.safetensors"
+
+    @pytest.mark.parametrize("scale", ["0", "0.0", "1.2.3", "1e999"])
+    def test_a_scale_that_is_none(self, file: Path, scale: str) -> None:
+        with pytest.raises(errors.UnsuitableOption, match="other than 0"):
+            Lora.resolve(f"{file}:{scale}")
+
+    def test_a_colon_in_a_name_is_no_scale(self, tmp_path: Path) -> None:
+        write(tmp_path / "style:2" / "style.safetensors")
+        assert Lora.resolve(str(tmp_path / "style:2")).scale == 1
+
+    def test_a_folder_with_one_file(self, file: Path) -> None:
+        assert Lora.resolve(str(file.parent)) == Lora(file, "styles")
+
+    def test_a_folder_that_does_not_say_which(self, file: Path) -> None:
+        write(file.with_name("oil.safetensors"))
+        with pytest.raises(errors.UnsuitableLora, match=r"oil\.safetensors, pixel-art\.safetensors"):
+            Lora.resolve(str(file.parent))
+        write(file.with_name("pytorch_lora_weights.safetensors"))
+        assert Lora.resolve(str(file.parent)).file.name == "pytorch_lora_weights.safetensors"
+
+    def test_an_empty_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(errors.MissingComponent, match="safetensors alone"):
+            Lora.resolve(str(tmp_path))
+
+    @pytest.mark.parametrize(
+        ("source_", "name", "is_lcm"),
+        [
+            ("latent-consistency/lcm-lora-sdxl", "pytorch_lora_weights.safetensors", True),
+            ("loras", "LCM_LoRA_SDXL.safetensors", True),
+            ("owner/pixel-art-xl", "pixel-art-xl.safetensors", False),
+        ],
+    )
+    def test_an_lcm_lora_is_known_by_its_name(self, source_: str, name: str, is_lcm: bool) -> None:
+        assert Lora(Path(name), source_).is_lcm is is_lcm
+
+
+class TestSpace:
+    def weights(self, path: Path, *shape: int) -> Path:
+        header = json.dumps({"__metadata__": {}, "weight": {"dtype": "F16", "shape": shape, "data_offsets": [0, 0]}})
+        path.write_bytes(struct.pack("<Q", len(header)) + header.encode())
+        return path
+
+    def test_a_small_model_fits(self, tmp_path: Path) -> None:
+        require_space(tmp_path / "not" / "there" / "yet", [self.weights(tmp_path / "small.safetensors", 8, 8)])
+
+    def test_one_that_no_disk_holds(self, tmp_path: Path) -> None:
+        huge = self.weights(tmp_path / "huge.safetensors", 10**9, 10**9)
+        with pytest.raises(errors.DiskFull, match=r"about 8000000000\.0 GB"):
+            require_space(tmp_path / "out", [huge])
+
+    @pytest.mark.parametrize("content", [b"", b"version https://git-lfs", b"\xff" * 16, struct.pack("<Q", 2) + b"[]"])
+    def test_what_is_no_weights_file_is_not_judged_here(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "pointer.safetensors").write_bytes(content)
+        require_space(tmp_path, [tmp_path / "pointer.safetensors", tmp_path / "missing.safetensors"])

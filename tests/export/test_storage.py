@@ -88,3 +88,13 @@ def test_no_weight_becomes_infinite(weight: NDArray[np.float32]) -> None:
     model = model_with(weight)
     storage.halve_weights(model)
     assert np.isfinite(numpy_helper.to_array(model.graph.initializer[0])).all()
+
+
+def test_restored_weights_are_the_rounded_ones_without_casts() -> None:
+    model = model_with(random_weight())
+    storage.halve_weights(model)
+    storage.restore_weights(model)
+    assert model.graph.node == model_with(random_weight()).graph.node
+    (weight,) = model.graph.initializer
+    assert weight.name == "weight"
+    np.testing.assert_array_equal(numpy_helper.to_array(weight), random_weight().astype(np.float16).astype(np.float32))

@@ -106,3 +106,46 @@ def test_pruning_keeps_what_only_a_branch_reads() -> None:
     """)
     surgery.prune(model)
     assert [node.op_type for node in model.graph.node] == ["Add", "Neg", "If"]
+
+
+def test_a_renamed_value_keeps_its_maker_and_its_readers(model: ModelProto) -> None:
+    surgery.append(model, "tail () => (float[n] z) { z = Neg(doubled) }")
+    surgery.rename_value(model, "doubled", "/twice")
+    assert [name for node in model.graph.node for name in node.output] == ["/twice", "negated", "z"]
+    assert run(model, x=[3]) == {"z": [-6]}
+
+
+def test_the_readers_of_a_value(model: ModelProto) -> None:
+    assert [node.op_type for node in surgery.readers(model, "x")] == ["Add", "Neg"]
+    assert surgery.readers(model, "doubled") == []
+
+
+def test_what_is_always_the_same_number_is_known(model: ModelProto) -> None:
+    surgery.append(
+        model,
+        "tail () => (float[n] z) <int64[1] five = {5}, int64[2] pair = {1, 2}>"
+        "{ six = Constant<value = int64 {6}>() z = Neg(doubled) }",
+    )
+    assert [surgery.constant(model, name) for name in ("five", "six", "pair", "doubled", "x")] == [
+        5,
+        6,
+        None,
+        None,
+        None,
+    ]
+
+
+def test_a_bypassed_node_is_gone_with_what_only_it_needed(model: ModelProto) -> None:
+    surgery.append(
+        model, "tail () => (float[n] z) <float one = {1.0}> { two = Add(one, one) m = Mul(doubled, two) z = Neg(m) }"
+    )
+    (product,) = (node for node in model.graph.node if node.op_type == "Mul")
+    surgery.bypass(model, product)
+    assert [node.op_type for node in model.graph.node] == ["Add", "Neg"]
+    assert run(model, x=[3]) == {"z": [-6]}
+
+
+def test_a_domain_is_imported_once(model: ModelProto) -> None:
+    for _ in range(2):
+        surgery.import_opset(model, "com.microsoft")
+    assert [opset.domain for opset in model.opset_import] == ["", "com.microsoft"]
