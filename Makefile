@@ -7,7 +7,7 @@ EXPORT_VENV  := .venv-export
 EXPORT_READY := $(EXPORT_VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-export test-autobahn test-browser bench lint fix docs clean
+.PHONY: help setup run test test-export test-autobahn test-browser bench bench-engine lint fix docs clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,10 +40,18 @@ $(EXPORT_READY): pyproject.toml
 	@touch $@
 
 test-export: $(EXPORT_READY) ## the exporter against diffusers (installs torch into .venv-export)
-	$(EXPORT_VENV)/bin/python -m pytest -m export tests/export tests/pocket
+	$(EXPORT_VENV)/bin/python -m pytest -m export tests/export tests/pocket tests/bench
 
-bench: $(READY) ## the benchmarks; results go to bench/results
+bench: $(READY) ## the benchmarks that need neither torch nor a GPU; results go to bench/results
 	$(BIN)/python -m bench.latency
+	$(BIN)/python -m bench.admission
+	$(BIN)/python -m bench.endurance
+	$(BIN)/python -m bench.cpu_options
+	$(BIN)/python -m bench.measurements
+
+bench-engine: $(EXPORT_READY) ## our engine against diffusers and optimum on the CPU
+	$(EXPORT_VENV)/bin/python -m bench.engine
+	$(EXPORT_VENV)/bin/python -m bench.measurements
 
 lint: $(READY) ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -54,9 +62,10 @@ fix: $(READY) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(READY) ## write openapi.yaml and docs/settings.md anew from the code
+docs: $(READY) ## write openapi.yaml, docs/settings.md and docs/measurements.md anew from code and results
 	$(BIN)/python -m deploy.openapi
 	$(BIN)/python -m deploy.settings_reference
+	$(BIN)/python -m bench.measurements
 
 clean: ## forget .venv, .run and caches
 	rm -rf $(VENV) $(EXPORT_VENV) .run .mypy_cache .ruff_cache .pytest_cache

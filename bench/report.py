@@ -11,7 +11,20 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("gevent", "msgpack", "numpy", "onnxruntime", "onnxruntime-gpu", "pillow", "websockets")
+PACKAGES = (
+    "diffusers",
+    "gevent",
+    "msgpack",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "optimum",
+    "optimum-onnx",
+    "pillow",
+    "torch",
+    "transformers",
+    "websockets",
+)
 
 
 def machine() -> dict[str, Any]:

@@ -1,0 +1,317 @@
+"""docs/measurements.md, from bench/results/*.json: `python -m bench.measurements [--check]`."""
+
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import floors
+from bench.report import RESULTS
+
+PAGE = Path(__file__).parent.parent / "docs" / "measurements.md"
+Result = Mapping[str, Any]
+Results = Mapping[str, Result]
+
+INTRODUCTION = """# What was measured
+
+Only what a script in `bench/` (or the named command) printed, with its machine. The raw results are in
+`bench/results/`, and this page is written from them (`make docs`). How to run each: [performance.md](performance.md).
+"""
+OTHERS = """## Quality, conformance and parity
+
+| what | command | result |
+|---|---|---|
+| quality of the bundled model, 256 prompts for combinations that training never saw, 4 steps | \
+`python pocket/evaluate.py --quick --json` | colour 100 %, background 100 %, shape 97.3 % right (all misses are stars, \
+most of them small); more in [pocket/README.md](../pocket/README.md) |
+| Autobahn, categories 1-7, 9, 10 | `make test-autobahn` | 301 cases, 0 failed, 0 unclean |
+| exported pipeline against diffusers, same noise, fp32 | `make test-export` | at most 1 of 255 in at most 0.1 % of \
+values |
+"""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound that a figure is held to."""
+
+    what: str
+    bench: str
+    figure: Callable[[Result], float | None]
+    bound: float
+    at_most: bool
+    unit: str = ""
+
+    def row(self, results: Results) -> str:
+        """Its row of the table."""
+        relation = "at most" if self.at_most else "at least"
+        found = self.figure(results[self.bench]) if self.bench in results else None
+        cells = [self.what, f"{relation} {_number(self.bound)}{self.unit}", *self._found(found)]
+        return f"| {' | '.join(cells)} |"
+
+    def _found(self, value: float | None) -> tuple[str, str]:
+        if value is None:
+            return "open", f"not run yet: `python -m bench.{self.bench}`"
+        margin = abs(value - self.bound) / self.bound if self.bound else abs(value)
+        is_met = value <= self.bound if self.at_most else value >= self.bound
+        return f"{_number(value)}{self.unit}", f"{'met' if is_met else '**missed**'}, by {100 * margin:.0f} %"
+
+
+def _engine(model: str, name: str) -> Callable[[Result], float | None]:
+    return lambda result: result["models"].get(model, {}).get(name)
+
+
+def _gpu(key: str, name: str) -> Callable[[Result], float | None]:
+    return lambda result: result["measurements"].get(key, {}).get(name)
+
+
+def _slowest_against_compile(result: Result) -> float | None:
+    found = [value["times_faster"] for key, value in result["measurements"].items() if "torch.compile/" in key]
+    return min(found, default=None)
+
+
+GOALS = (
+    *(
+        Goal(f"{label}, {model}", "engine", _engine(model, name), bound, at_most=False)
+        for model in ("pocket", "tiny-sdxl")
+        for label, name, bound in (
+            ("times faster than diffusers on torch (CPU)", "vs_torch", 1.4),
+            ("times faster than optimum's pipeline (CPU)", "vs_optimum", 1.1),
+            ("throughput with 8 waiting over one at a time (CPU)", "batch8_gain", 1.3),
+        )
+    ),
+    Goal(
+        "steps that a newcomer waits beside 4 busy clients, p95",
+        "admission",
+        lambda result: result["admission_p95_steps"],
+        1.3,
+        at_most=True,
+    ),
+    Goal(
+        "growth of the worker's memory over 10,000 random requests",
+        "endurance",
+        lambda result: 100 * result["growth"],
+        5,
+        at_most=True,
+        unit=" %",
+    ),
+    *(
+        Goal(f"H200: {what}", "gpu", _gpu(key, name), bound, name == "p50_ms", " ms" if name == "p50_ms" else "/s")
+        for what, key, name, bound in floors.GOALS
+    ),
+    Goal("H200: times faster than torch.compile, at worst", "gpu", _slowest_against_compile, 1.0, at_most=False),
+)
+
+
+def page(results: Results) -> str:
+    """The whole page."""
+    sections = [
+        INTRODUCTION,
+        _section("Goals", "", ["what", "goal", "measured", ""], [goal.row(results) for goal in GOALS]),
+        *_present(results, "engine", engine),
+        *_present(results, "admission", admission),
+        *_present(results, "latency", latency),
+        *_present(results, "endurance", endurance),
+        *_present(results, "cpu_options", cpu_options),
+        gpu(results.get("gpu")),
+        OTHERS,
+    ]
+    return "\n".join(sections)
+
+
+def _present(results: Results, name: str, write: Callable[[Result], str]) -> Iterator[str]:
+    if name in results:
+        yield write(results[name])
+
+
+def engine(result: Result) -> str:
+    """Our engine against the others on the CPU."""
+    rows = []
+    for name, model in result["models"].items():
+        width, height = model["size"]
+        for who, figures in model["latency"].items():
+            batch = model["batch8"].get(who, {})
+            cells = [f"{name}, {width}x{height}, {model['steps']} steps", WHO.get(who, who)]
+            cells += [f"{figures['p50_ms']:.1f}", f"{figures['p90_ms']:.1f}"]
+            cells += [f"{batch[key]:.1f}" if batch else "" for key in ("alone_per_s", "together_per_s")]
+            rows.append(f"| {' | '.join(cells)} |")
+    variants = {name: model["variants"] for name, model in result["models"].items()}
+    text = f"""`python -m bench.engine`, {_machine(result)}. One run, taking turns, each in its own process: the same
+random weights, size, steps and seeds; from the prompt to JPEG; a prompt that nobody has seen before each time. Before
+it, all draw the same picture (at most 1 of 255 apart). Of each peer's settings the fastest here was taken:
+{variants}. "Tuned" has our session options too, which a user of optimum would have to find."""
+    head = ["model", "engine", "p50 ms", "p90 ms", "pictures/s, one at a time", "8 waiting"]
+    return _section("The engine against diffusers and optimum, CPU", text, head, rows)
+
+
+WHO = {
+    "ours": "ours (the worker's loop)",
+    "ours_direct": "ours, without the loop",
+    "ours_repeated": "ours, the same prompt again (cached)",
+    "torch": "diffusers on torch",
+    "optimum": "optimum on ONNX Runtime",
+    "optimum_tuned": "optimum, tuned",
+}
+
+
+def admission(result: Result) -> str:
+    """What a newcomer waits."""
+    ranks = (50, 90, 95, 100)
+    rows = [
+        _row(
+            name,
+            figures["probes"],
+            *(figures[f"admission_p{rank}_steps"] for rank in ranks),
+            figures["admission_p95_ms"],
+        )
+        for name, figures in (
+            ("step by step (what the worker does)", result["step_level"]),
+            ("whole requests, for comparison", result["whole_requests"]),
+        )
+    ]
+    text = f"""`python -m bench.admission`, {_machine(result)}. A real worker with the bundled model,
+{result["busy_clients"]} clients that keep it busy, and newcomers at random instants: from a request's arrival in the
+worker to the start of its first step, in median steps of that run."""
+    head = ["batching", "newcomers", *(f"p{rank}" for rank in ranks[:-1]), "worst", "p95 ms"]
+    return _section("Admission", text, head, rows)
+
+
+def latency(result: Result) -> str:
+    """The bundled model over a socket."""
+    rows = [
+        _row("input sent to picture received", *(result[f"p{rank}_ms"] for rank in (50, 90, 99))),
+        _row("of which the engine (text, denoise, decode, encode)", result["p50_engine_ms"], "", ""),
+        _row(
+            "everything else (framing, msgpack, session, process border, queue)",
+            result["p50_outside_engine_ms"],
+            result["p90_outside_engine_ms"],
+            "",
+        ),
+    ]
+    width, height = result["size"]
+    stages = ", ".join(f"{name} {value:.1f}" for name, value in result["stages_p50_ms"].items())
+    text = f"""`python -m bench.latency`, {_machine(result)}. One client, one WebSocket, each input sent when the
+previous picture has come; {result["requests"]} pictures at {width}x{height}, 4 steps, JPEG. Real authsvc, real runner,
+a token in the query. Stages at p50, ms: {stages}."""
+    return _section("Latency of the bundled model", text, ["milliseconds", "p50", "p90", "p99"], rows)
+
+
+def endurance(result: Result) -> str:
+    """Random requests, valid and not."""
+    outcomes = [_row(name, count) for name, count in result["outcomes"].items()]
+    text = f"""`python -m bench.endurance`, {_machine(result)}. {result["requests"]} random requests,
+{result["at_once"]} at once; {len(result["failures"])} failures, {result["restarts"]} restarts of the worker, whose
+memory went from {result["resident_after_warm_up_mb"]} MB after the warm-up to {result["resident_at_the_end_mb"]} MB."""
+    return _section("Endurance", text, ["answer", "requests"], outcomes)
+
+
+def cpu_options(result: Result) -> str:
+    """Session options of ONNX Runtime."""
+    found = result["milliseconds"]
+    columns = list(next(iter(found.values())))
+    rows = [_row(name, *(figures[column] for column in columns)) for name, figures in found.items()]
+    text = f"`python -m bench.cpu_options`, {_machine(result)}. Milliseconds on the bundled model, in turns."
+    return _section("Options of ONNX Runtime on the CPU", text, ["options", *columns], rows)
+
+
+def gpu(result: Result | None) -> str:
+    """Full-size SDXL; the floors alone where nothing was measured."""
+    measured = result["measurements"] if result else {}
+    rows = [
+        _gpu_row(vae, side, steps, batch, measured.get(f"ours/{vae}/{side}/s{steps}/b{batch}"))
+        for vae in ("full_vae", "tiny_vae")
+        for side in (512, 1024)
+        for steps in (1, 2, 4, 8)
+        for batch in (1, 2, 4, 8)
+        if result or (steps == 4 and batch in (1, 8))
+    ]
+    where = f"{result['device']}, {_machine(result)}" if result else "**open: nothing has run on a GPU so far**"
+    text = f"""`python -m bench.gpu`, {where}. LCM-SDXL in half precision, random weights, new prompts, JPEG in the end.
+The floor is computed for one H200 (bench/floors.py)."""
+    head = ["decoder", "size", "steps", "waiting", "p50 ms", "p90 ms", "pictures/s", "floor ms", "of the floor's speed"]
+    return "\n".join([_section("Full-size SDXL on a GPU", text, head, rows), *_peers(result), *_stages(result)])
+
+
+def _gpu_row(vae: str, side: int, steps: int, batch: int, found: Result | None) -> str:
+    floor = floors.floor_ms(vae, side, steps, batch)
+    figures = [found["p50_ms"], found["p90_ms"], found["pictures_per_s"]] if found else ["open", "", ""]
+    share = f"{100 * floor / found['p50_ms']:.0f} %" if found else ""
+    name = "TAESDXL" if vae == "tiny_vae" else "full VAE"
+    return _row(name, f"{side}x{side}", steps, batch, *figures, round(floor, 1), share)
+
+
+def _peers(result: Result | None) -> Iterator[str]:
+    if result is None:
+        return
+    rows = []
+    for key, found in result["measurements"].items():
+        if key.startswith("against_"):
+            peer, vae, side, steps, batch = key.removeprefix("against_").split("/")
+            figures = [found["ours"]["p50_ms"], found[peer]["p50_ms"], found["times_faster"]]
+            rows.append(_row(peer, vae, side, steps[1:], batch[1:], *figures))
+    rows += [_row(key.removeprefix("against_"), f"not run: {why}") for key, why in result["not_run"].items()]
+    head = ["peer", "decoder", "size", "steps", "waiting", "ours p50 ms", "peer p50 ms", "times faster"]
+    yield _section("Against diffusers on the same GPU", "In turns, in one run.", head, rows)
+
+
+def _stages(result: Result | None) -> Iterator[str]:
+    if result is None:
+        return
+    rows = [
+        _row(*key.split("/")[1:], found["read"], found["text"], *found["step"].values(), *_decode(found), found["jpeg"])
+        for key, found in result["measurements"].items()
+        if key.startswith("stages/")
+    ]
+    head = ["decoder", "size", "read", "text", "step, 1 row", "2", "4", "8", "decode", "largest stage", "JPEG"]
+    yield _section("What each stage takes there, ms", "Each by itself.", head, rows)
+
+
+def _decode(found: Result) -> tuple[float, float]:
+    return round(sum(found["decoder_stages"]), 3), max(found["decoder_stages"])
+
+
+def _section(title: str, text: str, head: Sequence[str], rows: Sequence[str]) -> str:
+    table = [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows]
+    paragraph = textwrap.fill(" ".join(text.split()), width=118, break_long_words=False, break_on_hyphens=False)
+    parts = [f"## {title}", paragraph, "\n".join(table)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _row(*cells: object) -> str:
+    texts = (_number(cell) if isinstance(cell, float) else str(cell) for cell in cells)
+    return f"| {' | '.join(texts)} |"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _machine(result: Result) -> str:
+    machine = result["machine"]
+    packages = ", ".join(
+        f"{name} {machine['packages'][name]}"
+        for name in ("onnxruntime", "onnxruntime-gpu", "torch", "diffusers", "optimum")
+        if name in machine["packages"]
+    )
+    return (
+        f"{machine['date']}, {machine['cores']} cores of {machine['cpu']} (load {machine['load_1m']}), "
+        f"Python {machine['python']}, {packages}"
+    )
+
+
+def read(folder: Path = RESULTS) -> dict[str, Any]:
+    """The results by the name of their benchmark."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def main() -> None:
+    """Write the page, or with --check say whether it is that of the results."""
+    if "--check" in sys.argv[1:]:
+        sys.exit(0 if PAGE.read_text() == page(read()) else f"{PAGE.name} is not that of the results: run `make docs`")
+    PAGE.write_text(page(read()))
+
+
+if __name__ == "__main__":
+    main()
