@@ -12,7 +12,7 @@ import onnx
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionXLPipeline
 from optimum.exporters.onnx import export as export_module
-from optimum.exporters.onnx.model_configs import UNetOnnxConfig
+from optimum.exporters.onnx.model_configs import UNetOnnxConfig, VaeDecoderOnnxConfig, VaeEncoderOnnxConfig
 from optimum.exporters.utils import get_diffusion_models_for_export
 from optimum.utils import DummyTimestepInputGenerator
 
@@ -20,6 +20,10 @@ _ODD_SIDES: Final = (11, 13)
 """Of the latents that the UNet is traced with. Only where sides do not halve evenly does diffusers' UNet tell each
 upsampling layer the size it has to reach (forward_upsample_size), and such a graph takes latents of every size; one
 that is traced with even sides fails on odd ones, in the concatenation with the skip connection."""
+
+_VAE_SIDE: Final = 64
+"""Pixels a side of the picture that the VAE is traced with. optimum takes the size that the VAE was trained at:
+1024 for SDXL's, which is 15 TFLOP of arithmetic on a CPU to learn which operators there are."""
 
 GRAPH_NAMES: Final = ("text_encoder", "text_encoder_2", "unet", "vae_encoder", "vae_decoder")
 _OPSET: Final = 18
@@ -50,6 +54,19 @@ class _PerSampleTimestep(UNetOnnxConfig):  # type: ignore[misc]  # optimum has n
         return inputs
 
 
+class _SmallPicture(VaeEncoderOnnxConfig):  # type: ignore[misc]  # optimum has no type hints
+    def generate_dummy_inputs(self, framework: str = "pt", **options: Any) -> dict[str, Any]:
+        inputs: dict[str, Any] = super().generate_dummy_inputs(framework, **options)
+        return {name: value[..., :_VAE_SIDE, :_VAE_SIDE] for name, value in inputs.items()}
+
+
+class _SmallLatents(VaeDecoderOnnxConfig):  # type: ignore[misc]  # optimum has no type hints
+    def generate_dummy_inputs(self, framework: str = "pt", **options: Any) -> dict[str, Any]:
+        inputs: dict[str, Any] = super().generate_dummy_inputs(framework, **options)
+        side = _VAE_SIDE // 2 ** (len(self._normalized_config.up_block_types) - 1)
+        return {name: value[..., :side, :side] for name, value in inputs.items()}
+
+
 def export_graphs(
     pipeline: StableDiffusionXLPipeline, folder: Path, progress: Callable[[str], None]
 ) -> dict[str, Path]:
@@ -62,6 +79,8 @@ def export_graphs(
     """
     modules = get_diffusion_models_for_export(pipeline, exporter="onnx")
     modules["unet"] = (pipeline.unet, _PerSampleTimestep(pipeline.unet.config))
+    for name, config in (("vae_encoder", _SmallPicture), ("vae_decoder", _SmallLatents)):
+        modules[name] = (modules[name][0], config(pipeline.vae.config))
     pipeline.register_modules(unet=None, vae=None, text_encoder=None, text_encoder_2=None)
     files = {name: folder / name / "model.onnx" for name in GRAPH_NAMES}
     for name, file in files.items():
