@@ -32,8 +32,15 @@ _POOL: Final = (1 << 24) + 43
 _GAIN: Final = 0.5
 """Times 1 / sqrt(fan in): about torch's own initialisation, under which SDXL's activations stay within float16."""
 _ALIGNMENT: Final = 4096
-_NORMS: Final = {"LayerNormalization": 1, "GroupNorm": 1, "SkipGroupNorm": 1, "SkipLayerNormalization": 2, "Mul": None}
-"""Operators that scale, and which of their inputs is the scale (None: any)."""
+_NORMS: Final = {
+    "LayerNormalization": (1,),
+    "GroupNorm": (1,),
+    "SkipGroupNorm": (1,),
+    "SkipLayerNormalization": (2,),
+    "BatchNormalization": (1,),
+    "Mul": (0, 1),
+}
+"""Operators that scale, and which of their inputs may be the scale."""
 
 
 def is_weightless(tensor: TensorProto) -> bool:
@@ -86,7 +93,7 @@ def _random(tensor: TensorProto, reader: tuple[NodeProto, int] | None, pool: NDA
     values = np.resize(pool[start : start + size], size)
     operator, place = (reader[0].op_type, reader[1]) if reader else ("", 0)
     is_vector = max(tensor.dims) == size
-    if is_vector and operator in _NORMS and _NORMS[operator] in (None, place):
+    if is_vector and place in _NORMS.get(operator, ()):
         values = 1 + 0.02 * values
     elif is_vector:
         values = 0.02 * values

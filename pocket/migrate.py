@@ -19,10 +19,10 @@ import onnx
 from onnx import ModelProto, helper
 
 from runner.engine import bundle
-from runner.export import cost, cross_attention, fusion, networks, stages, storage, surgery
+from runner.export import affine, cost, cross_attention, fusion, networks, stages, storage, surgery
 
 _OLD_TAIL = ("/lcm/", "prev", "denoised")
-_COPIED = (bundle.TOKENIZER_JSON, bundle.TOKENIZER_2_JSON, bundle.VAE_ENCODER_ONNX)
+_COPIED = (bundle.TOKENIZER_JSON, bundle.TOKENIZER_2_JSON)
 
 
 def migrate(old: Path, new: Path, golden: Path, prompt: str, seed: int) -> None:
@@ -34,6 +34,7 @@ def migrate(old: Path, new: Path, golden: Path, prompt: str, seed: int) -> None:
     description = json.loads((old / bundle.MODEL_JSON).read_text(encoding="utf-8"))
     sizes = _sizes(description)
     step_cost = _write_step_and_text(old, new, sizes)
+    _write_encoder(old, new)
     description |= {
         "format_version": bundle.FORMAT_VERSION,
         "decoder_stages": _write_decoder(old, new, sizes, step_cost),
@@ -51,6 +52,7 @@ def _write_step_and_text(old: Path, new: Path, sizes: dict[str, int]) -> int:
     unet = fusion.fuse(unet, "unet", "cpu")
     projections = cross_attention.take_projections(unet)
     assert projections is not None
+    affine.fuse_affine(unet)
     storage.save(networks.step_graph(unet), new / bundle.STEP_ONNX, "fp16")
     text = _load(old / bundle.TEXT_ONNX)
     cross_attention.add_projections(text, projections)
@@ -64,8 +66,15 @@ def _write_decoder(old: Path, new: Path, sizes: dict[str, int], step_cost: int) 
     parts = stages.cut(decoder, math.ceil(sum(costs) / step_cost), costs)
     names = [stages.name(number) for number in range(1, len(parts) + 1)]
     for name, part in zip(names, parts, strict=True):
+        affine.fuse_affine(part)
         storage.save(part, new / name, "fp16")
     return names
+
+
+def _write_encoder(old: Path, new: Path) -> None:
+    encoder = _load(old / bundle.VAE_ENCODER_ONNX)
+    affine.fuse_affine(encoder)
+    storage.save(encoder, new / bundle.VAE_ENCODER_ONNX, "fp16")
 
 
 def _load(path: Path) -> ModelProto:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from runner.engine import bundle
-from runner.export import attention, cost, cross_attention, fusion, graphs, half, networks, stages, storage
+from runner.export import affine, attention, cost, cross_attention, fusion, graphs, half, networks, stages, storage
 
 Config = Mapping[str, Any]
 
@@ -87,6 +87,8 @@ class _Writer:
         step_cost = sum(cost.node_costs(unet, self._sizes(unet)))
         unet = fusion.fuse(unet, "unet", self._target.device)
         projections = self._take_projections(unet)
+        if self._target.device == "cpu":
+            affine.fuse_affine(unet)
         if self._halves:
             unet = half.to_half(unet)
         # What stands around the UNet comes last: it is never halved.
@@ -132,6 +134,8 @@ class _Writer:
         if self._target.device == "cuda":
             attention.fuse_attention(model)
             model = fusion.fuse(model, kind, self._target.device)
+        else:
+            affine.fuse_affine(model)
         return half.to_half(model) if halves else model
 
     def _sizes(self, model: ModelProto) -> dict[str, list[int]]:

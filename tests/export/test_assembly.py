@@ -112,6 +112,13 @@ class TestCpu:
         assert found["Softmax"] == 0
         assert found["Attention"] == found["MultiHeadAttention"] == layers > 0
 
+    def test_each_group_norm_scales_and_shifts_in_one_operator(self, material: Material) -> None:
+        folder, stages = material.write(Target())
+        for name in (STEP_ONNX, VAE_ENCODER_ONNX, *stages):
+            found = operators(folder, name)
+            assert found["BatchNormalization"] == found["InstanceNormalization"]
+            assert found["BatchNormalization"] > 0 or name in stages
+
     def test_nothing_runs_on_cuda_alone(self, material: Material) -> None:
         folder, stages = material.write(Target())
         for name in (TEXT_ONNX, STEP_ONNX, VAE_ENCODER_ONNX, *stages):
