@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from runner.export.defaults import DEFAULTS_JSON
-from runner.export.errors import MissingComponent, UnsupportedCheckpoint
+from runner.export.errors import MissingComponent, UnsuitableOption, UnsupportedCheckpoint
 from runner.export.hub import Progress, locate_file, locate_folder, origin, silent
+from runner.export.weights import check_model
 
 SDXL: Final = "stabilityai/stable-diffusion-xl-base-1.0"
 """Whose configuration and tokenizers a single file is taken to have."""
@@ -22,8 +23,15 @@ _WEIGHTS: Final[Mapping[str, str]] = {
 """Components with weights, and how the names of their files begin."""
 _SAFETY_CHECKER: Final = "safety_checker"
 _STEMS: Final[Mapping[str, str]] = {**_WEIGHTS, _SAFETY_CHECKER: "model"}
+_CLASSES: Final[Mapping[str, Sequence[str]]] = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL", "AutoencoderTiny"),
+}
+"""What may be given in place of a checkpoint's own, by diffusers' names."""
 _TOKENIZERS: Final = ("tokenizer", "tokenizer_2")
 _SMALL_FILES: Final = ("README.md", DEFAULTS_JSON, "model_index.json", "*/*.json", "tokenizer*/merges.txt")
+_LIBRARIES: Final = ("diffusers", "transformers", "stable_diffusion", None)
+"""Where a pipeline's parts may be defined; safety checkers are in diffusers' package stable_diffusion."""
 _CONFIG_JSON: Final = "config.json"
 _PREPROCESSOR_JSON: Final = "preprocessor_config.json"
 
@@ -106,6 +114,7 @@ def resolve(
         UnsupportedCheckpoint: it is not a Stable Diffusion XL pipeline, or a part of it is missing.
     """
     if file := locate_file(source, progress):
+        check_model(file, source)
         folder = _configuration(config or SDXL, [], progress)
         return Checkpoint(folder, origin(source), None, file)
     weights = {name: stem for name, stem in _WEIGHTS.items() if name not in replaced}
@@ -127,6 +136,7 @@ def resolve_component(source: str, name: str, progress: Progress = silent) -> Co
         HubUnreachable: it is a hub id that is not cached, and there is no way to the hub.
         DownloadBroken: the hub stopped answering.
         MissingComponent: it has no such network.
+        UnsuitableOption: it is another kind of network.
     """
     stem = _STEMS[name]
     weights = [f"{stem}*.safetensors", f"{name}/{stem}*.safetensors"]
@@ -135,7 +145,15 @@ def resolve_component(source: str, name: str, progress: Progress = silent) -> Co
     if (folder / name / _CONFIG_JSON).is_file():
         folder = folder / name
     _require(folder / _CONFIG_JSON, f"{source} has no {name}")
+    _check_class(folder, source, name)
     return Component(folder, origin(source), _variant(folder, stem))
+
+
+def _check_class(folder: Path, source: str, name: str) -> None:
+    kind = _read_json(folder / _CONFIG_JSON).get("_class_name")
+    if name in _CLASSES and kind not in _CLASSES[name]:
+        wanted = " or ".join(_CLASSES[name])
+        raise UnsuitableOption(f"--{name} {source}", f"it is of class {kind}, and has to be an SDXL model's {wanted}")
 
 
 def _configuration(source: str, weights: Sequence[str], progress: Progress) -> Path:
@@ -168,9 +186,14 @@ def _chosen_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
 def _check_pipeline(folder: Path) -> None:
     index = folder / "model_index.json"
     _require(index, "give a checkpoint in diffusers' layout, or a single .safetensors file by its name")
-    pipeline = str(_read_json(index).get("_class_name"))
+    content = _read_json(index)
+    pipeline = str(content.get("_class_name"))
     if not pipeline.startswith("StableDiffusionXL"):
         raise UnsupportedCheckpoint(f"{folder} holds a {pipeline}: only Stable Diffusion XL pipelines are supported")
+    for name, part in content.items():
+        # diffusers imports whatever module is named here.
+        if isinstance(part, list) and not (part and part[0] in _LIBRARIES):
+            raise UnsupportedCheckpoint(f"{index} has a {name!r:.50} that is neither of diffusers nor of transformers")
 
 
 def _check_tokenizer(folder: Path) -> None:
@@ -191,7 +214,7 @@ def _require(path: Path, what: str) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnsupportedCheckpoint(f"{path} is not JSON: fetch the checkpoint again") from error
     if not isinstance(content, dict):
         raise UnsupportedCheckpoint(f"{path} is not a JSON object: fetch the checkpoint again")

@@ -9,7 +9,7 @@ import pytest
 from runner.export import errors, source
 from runner.export.lora import Lora
 from runner.export.space import require_space
-from tests.export.hollow import WEIGHTS, hollow_checkpoint, write
+from tests.export.hollow import WEIGHTS, hollow_checkpoint, write, write_lora, write_weights
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ class TestFolder:
     def test_a_whole_checkpoint(self, checkpoint: Path) -> None:
         found = source.resolve(str(checkpoint))
         assert found == source.Checkpoint(checkpoint, "my-model", None)
-        assert found.config("unet") == {"of": "unet"}
+        assert found.config("unet")["of"] == "unet"
         assert found.config("scheduler") == {"prediction_type": "epsilon"}
         assert found.index() == {"_class_name": "StableDiffusionXLPipeline"}
 
@@ -47,6 +47,29 @@ class TestFolder:
         with pytest.raises(errors.MissingComponent, match="is missing") as caught:
             source.resolve(str(checkpoint))
         assert caught.value.path == checkpoint / file
+
+    @pytest.mark.parametrize("part", [["subprocess", "Popen"], ["unet_of_mine", "UNet"], []])
+    def test_a_part_from_another_library_is_refused(self, checkpoint: Path, part: list[str]) -> None:
+        """diffusers would import a module of that name, wherever Python finds one."""
+        write(checkpoint / "model_index.json", {"_class_name": "StableDiffusionXLPipeline", "unet": part})
+        with pytest.raises(errors.UnsupportedCheckpoint, match="a 'unet' that is neither of diffusers nor"):
+            source.resolve(str(checkpoint))
+
+    def test_parts_that_diffusers_itself_names_are_fine(self, checkpoint: Path) -> None:
+        parts = {
+            "_class_name": "StableDiffusionXLPipeline",
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+            "feature_extractor": [None, None],
+        }
+        write(checkpoint / "model_index.json", parts)
+        assert source.resolve(str(checkpoint)).index() == parts
+
+    def test_json_that_is_nested_without_end(self, checkpoint: Path) -> None:
+        (checkpoint / "model_index.json").write_text("[" * 200_000)
+        with pytest.raises(errors.UnsupportedCheckpoint, match="is not JSON"):
+            source.resolve(str(checkpoint))
 
     def test_a_tokenizer_json_stands_for_vocabulary_and_merges(self, checkpoint: Path) -> None:
         for file in ("vocab.json", "merges.txt"):
@@ -89,7 +112,7 @@ class TestComponent:
     def test_in_a_folder_of_its_own(self, checkpoint: Path) -> None:
         found = source.resolve_component(str(checkpoint / "unet"), "unet")
         assert found == source.Component(checkpoint / "unet", "unet", None)
-        assert found.config() == {"of": "unet"}
+        assert found.config()["of"] == "unet"
 
     def test_in_a_checkpoint(self, checkpoint: Path) -> None:
         found = source.resolve_component(str(checkpoint), "vae")
@@ -98,6 +121,22 @@ class TestComponent:
     def test_it_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(errors.MissingComponent, match="has no unet"):
             source.resolve_component(str(tmp_path), "unet")
+
+    @pytest.mark.parametrize(
+        ("name", "kind", "wanted"),
+        [
+            ("unet", "FluxTransformer2DModel", "UNet2DConditionModel"),
+            ("unet", None, "UNet2DConditionModel"),
+            ("vae", "AutoencoderKLFlux2", "AutoencoderKL or AutoencoderTiny"),
+        ],
+    )
+    def test_another_kind_of_network(self, checkpoint: Path, name: str, kind: str | None, wanted: str) -> None:
+        write(checkpoint / name / "config.json", {"_class_name": kind})
+        with pytest.raises(
+            errors.UnsuitableOption, match=f"class {kind}, and has to be an SDXL model's {wanted}$"
+        ) as e:
+            source.resolve_component(str(checkpoint), name)
+        assert e.value.flag == f"--{name} {checkpoint}"
 
     def test_weights_are_counted_without_those_that_are_replaced(self, checkpoint: Path) -> None:
         files = source.resolve(str(checkpoint)).weight_files({"unet"})
@@ -132,13 +171,12 @@ class TestSafetyChecker:
 class TestSingleFile:
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
-        write(tmp_path / "downloads" / "juggernaut.safetensors")
-        return tmp_path / "downloads" / "juggernaut.safetensors"
+        return write_weights(tmp_path / "downloads" / "juggernaut.safetensors", "model.diffusion_model.out.2.weight")
 
     def test_the_configuration_comes_from_elsewhere(self, checkpoint: Path, file: Path) -> None:
         found = source.resolve(str(file), config=str(checkpoint))
         assert found == source.Checkpoint(checkpoint, "juggernaut.safetensors", None, file)
-        assert found.config("unet") == {"of": "unet"}
+        assert found.config("unet")["of"] == "unet"
         assert found.weight_files({"vae"}) == [file]
 
     def test_its_weights_need_not_be_there(self, checkpoint: Path, file: Path) -> None:
@@ -159,8 +197,7 @@ class TestSingleFile:
 class TestLora:
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
-        write(tmp_path / "styles" / "pixel-art.safetensors")
-        return tmp_path / "styles" / "pixel-art.safetensors"
+        return write_lora(tmp_path / "styles" / "pixel-art.safetensors")
 
     @pytest.mark.parametrize(
         ("behind", "scale"), [("", 1.0), (":0.8", 0.8), (":1", 1.0), (":-0.5", -0.5), (":2e-1", 0.2)]
@@ -172,23 +209,24 @@ class TestLora:
         assert str(Lora.resolve(f"{file}:0.8")) == "pixel-art.safetensors at 0.8"
         assert str(Lora.resolve(str(file))) == "pixel-art.safetensors"
 
-    @pytest.mark.parametrize("scale", ["0", "0.0", "1.2.3", "1e999"])
+    @pytest.mark.parametrize("scale", ["0", "0.0", "1.2.3", "1e999", "abc", "nan", ""])
     def test_a_scale_that_is_none(self, file: Path, scale: str) -> None:
-        with pytest.raises(errors.UnsuitableOption, match="other than 0"):
-            Lora.resolve(f"{file}:{scale}")
+        for words in (f"{file}:{scale}", f"owner/style:{scale}"):
+            with pytest.raises(errors.UnsuitableOption, match="other than 0"):
+                Lora.resolve(words)
 
     def test_a_colon_in_a_name_is_no_scale(self, tmp_path: Path) -> None:
-        write(tmp_path / "style:2" / "style.safetensors")
+        write_lora(tmp_path / "style:2" / "style.safetensors")
         assert Lora.resolve(str(tmp_path / "style:2")).scale == 1
 
     def test_a_folder_with_one_file(self, file: Path) -> None:
         assert Lora.resolve(str(file.parent)) == Lora(file, "styles")
 
     def test_a_folder_that_does_not_say_which(self, file: Path) -> None:
-        write(file.with_name("oil.safetensors"))
+        write_lora(file.with_name("oil.safetensors"))
         with pytest.raises(errors.UnsuitableLora, match=r"oil\.safetensors, pixel-art\.safetensors"):
             Lora.resolve(str(file.parent))
-        write(file.with_name("pytorch_lora_weights.safetensors"))
+        write_lora(file.with_name("pytorch_lora_weights.safetensors"))
         assert Lora.resolve(str(file.parent)).file.name == "pytorch_lora_weights.safetensors"
 
     def test_an_empty_folder(self, tmp_path: Path) -> None:
