@@ -56,17 +56,11 @@ class WorkerProcess:
         """Send something after all that was posted before; a dying worker may not get it."""
         self._outbox.put(outgoing)
 
-    def messages(self, silence_s: float) -> Iterator[Message | None]:
-        """What the worker says, until it is gone or says something that makes no sense.
-
-        Yields None for every `silence_s` seconds in which it said nothing.
-        """
+    def messages(self) -> Iterator[Message]:
+        """What the worker says, until it is gone or says something that makes no sense."""
         decoder = FrameDecoder()
         try:
-            while (data := self._receive(silence_s)) != b"":
-                if data is None:
-                    yield None
-                    continue
+            while data := self._socket.recv(_READ_BYTES):
                 for payload in decoder.receive_data(data):
                     yield decode_message(payload)
         except (OSError, FramingError, MessageError):
@@ -89,11 +83,6 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             return int(self._process.wait())
-
-    def _receive(self, silence_s: float) -> bytes | None:
-        # A timeout of the socket itself would hold for the writer as well.
-        data: bytes | None = gevent.with_timeout(silence_s, self._socket.recv, _READ_BYTES, timeout_value=None)
-        return data
 
     def _write(self) -> None:
         try:

@@ -1,11 +1,24 @@
 """What becomes of pictures that have no steps left: the decoder, stage by stage, and the safety check."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 from runner.engine.decoding import Decoding
 from runner.engine.job import Job
 from runner.engine.pipeline import Pipeline
 from runner.engine.sample import Sample
+
+PATIENCE_PICTURES: Final = 4
+"""A picture that was passed over for more than this many others, for each flow that waits, goes first: a large one has
+cost its flow so much that hundreds of small ones would come before it."""
+
+
+@dataclass(eq=False, slots=True)
+class _Denoised:
+    job: Job
+    sample: Sample
+    passed_over: int = 0
 
 
 class Finisher:
@@ -19,28 +32,35 @@ class Finisher:
     def __init__(self, pipeline: Pipeline, turn: Callable[[str], tuple[int, bool]]) -> None:
         self._pipeline = pipeline
         self._turn = turn
-        self._denoised: list[tuple[Job, Sample]] = []
+        self._denoised: list[_Denoised] = []
         self._decoding: tuple[Job, int, Decoding] | None = None
         self._unchecked: list[Job] = []
 
     def add(self, job: Job, sample: Sample) -> None:
         """The sample has no steps left."""
-        self._denoised.append((job, sample))
+        self._denoised.append(_Denoised(job, sample))
 
     def drop(self, job: Job) -> None:
         """Forget all of a job's pictures."""
-        self._denoised = [entry for entry in self._denoised if entry[0] is not job]
+        self._denoised = [entry for entry in self._denoised if entry.job is not job]
         self._unchecked = [other for other in self._unchecked if other is not job]
         if self._decoding and self._decoding[0] is job:
             self._decoding = None
 
     def next_job(self) -> Job | None:
-        """Whose picture is nearest to its end; among those not begun, of the flow that has had least service."""
+        """Whose picture is nearest to its end; among those not begun, of the flow that has had least service.
+
+        One that was passed over for too long comes before that.
+        """
         if self._unchecked:
             return self._unchecked[0]
         if self._decoding:
             return self._decoding[0]
-        return min((job for job, _ in self._denoised), key=lambda job: self._turn(job.flow), default=None)
+        patience = PATIENCE_PICTURES * len({entry.job.flow for entry in self._denoised})
+        overdue = (entry for entry in self._denoised if entry.passed_over > patience)
+        if first := next(overdue, None):
+            return first.job
+        return min((entry.job for entry in self._denoised), key=lambda job: self._turn(job.flow), default=None)
 
     def advance(self, job: Job) -> bool:
         """Run one quantum for `next_job`.
@@ -65,7 +85,9 @@ class Finisher:
 
     def _begin(self, job: Job) -> tuple[Job, int, Decoding]:
         # The latents may lie where the next step writes. The first stage reads them, and follows in the same quantum.
-        entry = next(entry for entry in self._denoised if entry[0] is job)
+        entry = next(entry for entry in self._denoised if entry.job is job)
         self._denoised.remove(entry)
-        self._decoding = job, job.samples.index(entry[1]), self._pipeline.decoding(entry[1])
+        for other in self._denoised:
+            other.passed_over += 1
+        self._decoding = job, job.samples.index(entry.sample), self._pipeline.decoding(entry.sample)
         return self._decoding

@@ -106,10 +106,11 @@ class Graph:
         self.repeat(Run(binding, cuda.run_options(cuda.NOT_CAPTURED)))
         return dict(zip(self.signature.outputs, binding.get_outputs(), strict=True))
 
-    def bind(self, inputs: Mapping[str, Place], outputs: Mapping[str, Place]) -> Run:
+    def bind(self, inputs: Mapping[str, Place], outputs: Mapping[str, Place], *, captured: bool = True) -> Run:
         """Bind the graph to places on its device, which have to stay allocated as long as the run is in use.
 
-        An output may have the place of an input. Where the graph `captures`, a new run has to be captured first.
+        An output may have the place of an input. Where the graph `captures`, a new run has to be captured first,
+        unless it is not to be `captured`.
         """
         binding = self._session.io_binding()
         kind, index = self.device.kind, self.device.index
@@ -118,7 +119,7 @@ class Graph:
             binding.bind_input(name, kind, index, place.dtype, place.shape, place.address)
         for name, place in outputs.items():
             binding.bind_output(name, kind, index, place.dtype, place.shape, place.address)
-        return Run(binding, cuda.run_options(self._next_graph_id()))
+        return Run(binding, cuda.run_options(self._next_graph_id() if captured else cuda.NOT_CAPTURED))
 
     def capture(self, run: Run) -> bool:
         """Run the graph several times and keep the last one as a CUDA graph; False if that cannot be."""

@@ -29,7 +29,11 @@ when they have to, so no number of samples is too many; but CUDA graphs are capt
 SCRATCH_SLOT: Final = 0
 """Belongs to no sample: rows write there what nobody reads."""
 IDLE_SHAPES_MAX: Final = 8
-"""Shapes without samples whose buffers, and CUDA graphs, are kept for the next."""
+"""Shapes without samples whose buffers are kept for the next."""
+CAPTURED_SHAPES_MAX: Final = 16
+"""Shapes that are captured as CUDA graphs, and keep their buffers for good: the warm-up's and the first few besides.
+Were it any that comes, callers who ask for many sizes would use up `cuda.GRAPHS_MAX`, and have dropped what was
+captured for the usual ones."""
 
 
 class Stepper:
@@ -67,12 +71,15 @@ class Stepper:
         batch = self._batches.pop(shape, None)
         if batch is None:
             self._make_room()
-            batch = _Batch(self._graph, sample, self._first_slots)
+            batch = _Batch(self._graph, sample, self._first_slots, captured=self._may_capture())
         self._batches[shape] = batch  # the last is the one used last
         return batch
 
+    def _may_capture(self) -> bool:
+        return sum(batch.captures for batch in self._batches.values()) < CAPTURED_SHAPES_MAX
+
     def _make_room(self) -> None:
-        idle = [shape for shape, batch in self._batches.items() if batch.is_idle]
+        idle = [shape for shape, batch in self._batches.items() if batch.is_idle and not batch.captures]
         for shape in idle[: max(0, len(idle) - IDLE_SHAPES_MAX + 1)]:
             del self._batches[shape]
 
@@ -80,8 +87,9 @@ class Stepper:
 class _Batch:
     """The samples of one latent shape: a pool of their latents and the buffers of a step's other inputs."""
 
-    def __init__(self, graph: Graph, sample: Sample, slots: int) -> None:
+    def __init__(self, graph: Graph, sample: Sample, slots: int, *, captured: bool) -> None:
         self._graph = graph
+        self._captured = captured
         slots = max(2, min(slots, FIRST_SLOTS_BYTES // (4 * math.prod(sample.latent_shape))))
         self._pool = Pool(slots, sample.latent_shape, graph.device)
         self._slots: dict[Sample, int] = {}
@@ -94,11 +102,16 @@ class _Batch:
         """Nobody has a slot."""
         return not self._slots
 
+    @property
+    def captures(self) -> bool:
+        """Its runs are CUDA graphs."""
+        return self._captured and self._graph.captures
+
     def step(self, samples: Sequence[Sample]) -> None:
         """One run of the graph."""
         rows = [sample.rows() for sample in samples]
         count = sum(len(of_sample) for of_sample in rows)
-        padded = cuda.padded_rows(count) if self._graph.captures else count
+        padded = cuda.padded_rows(count) if self.captures else count
         self._make_room(samples, padded)
         run = self._run(padded)
         number = 0
@@ -141,14 +154,14 @@ class _Batch:
 
     def _run(self, rows: int) -> Run:
         if rows not in self._runs:
-            self._runs[rows] = self._captured(rows) if self._graph.captures else self._bound(rows)
+            self._runs[rows] = self._capture(rows) if self.captures else self._bound(rows)
         return self._runs[rows]
 
     def _bound(self, rows: int) -> Run:
         places = self._inputs.places(rows) | {"latents": self._pool.place}
-        return self._graph.bind(places, {"latents_out": self._pool.place})
+        return self._graph.bind(places, {"latents_out": self._pool.place}, captured=self._captured)
 
-    def _captured(self, rows: int) -> Run:
+    def _capture(self, rows: int) -> Run:
         run = self._bound(rows)
         self._inputs.idle(range(rows))  # capturing makes several steps: let nobody's latents be in them
         self._inputs.flush()

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import gevent
 
 from runner.engine.child import Outgoing, WorkerProcess
-from runner.engine.messages import CannotStart, Loading, Message, Progress, Ready, Started, Statistics
+from runner.engine.messages import CannotStart, Finished, Loading, Message, Progress, Ready, Started, Statistics
 
 _log = logging.getLogger(__name__)
 
@@ -20,11 +20,14 @@ BACK_OFF_S: Final = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
 FAILED_STARTS_MAX: Final = 5
 """Workers that may die in a row before they are ready; after that the engine has FAILED until one is."""
 STALL_S: Final = 60.0
-"""A ready worker that owes answers and is silent for one to two times this long hangs, and is replaced. It
-speaks between the steps of its requests: only a single step can be so slow without a fault."""
+"""A ready worker that owes answers and whose engine is silent for one to two times this long hangs, and is replaced.
+It speaks between the steps of its requests: only a single step can be so slow without a fault."""
 END_GRACE_S: Final = 5.0
 
 _SKIP_HASHES: Final = "--skip-hashes"
+_SIGNS_OF_LIFE: Final = (Progress, Statistics, Finished)
+"""What is only said if the engine's thread gets further. Requests are taken in hand, and refused for what is in them,
+by other threads: as long as new ones come those would speak for an engine that hangs."""
 
 
 class EngineState(StrEnum):
@@ -62,20 +65,20 @@ class _CannotStart(Exception):
 
 
 class StallDetector:
-    """Tells a worker that hangs from one that has nothing to say. Asked after each stretch of silence."""
+    """Tells a worker that hangs from one that has nothing to say. Asked at regular intervals."""
 
     def __init__(self) -> None:
         self._owed_before = False
 
     def heard(self) -> None:
-        """The worker said something."""
+        """The worker's engine said something."""
         self._owed_before = False
 
     def is_hanging(self, owes: bool) -> bool:
-        """Another stretch of silence is over: whether the worker owed an answer all through it.
+        """Another interval is over: whether it was silent, and the worker owed answers at its beginning and its end.
 
         What it owes at the end of the first may have come a moment ago; at the end of the second it had
-        at least one whole stretch for it.
+        at least one whole interval for it.
         """
         hangs = owes and self._owed_before
         self._owed_before = owes
@@ -83,7 +86,7 @@ class StallDetector:
 
 
 class Supervisor:
-    """One worker after the other, until `stop`."""
+    """One worker after the other, until `stop`, or until one says that no other will get further: `has_given_up`."""
 
     def __init__(
         self,
@@ -105,6 +108,7 @@ class Supervisor:
         self._restarts_since_answer = 0
         self._failed_starts = 0
         self.restarts = 0
+        self.has_given_up = False
         self.state = EngineState.STOPPED
         self.detail = "not started"
 
@@ -138,6 +142,7 @@ class Supervisor:
         try:
             self._keep_alive()
         except _CannotStart as error:
+            self.has_given_up = True
             self._fail(str(error))
 
     def _keep_alive(self) -> None:
@@ -181,15 +186,22 @@ class Supervisor:
 
     def _listen(self, worker: WorkerProcess) -> bool:
         was_ready, stall = False, StallDetector()
-        for message in worker.messages(self._stall_s):
-            if message is not None:
+        watch = gevent.spawn(self._watch, worker, stall)
+        try:
+            for message in worker.messages():
                 was_ready |= isinstance(message, Ready)
-                stall.heard()
+                if isinstance(message, _SIGNS_OF_LIFE):
+                    stall.heard()
                 self._handle(worker, message)
-            elif stall.is_hanging(owes=was_ready and self._listener.owes()):
-                _log.error("worker %d hangs", worker.pid)
-                worker.kill()
+        finally:
+            watch.kill()
         return was_ready
+
+    def _watch(self, worker: WorkerProcess, stall: StallDetector) -> None:
+        while not stall.is_hanging(owes=self.state is EngineState.READY and self._listener.owes()):
+            gevent.sleep(self._stall_s)
+        _log.error("worker %d hangs", worker.pid)
+        worker.kill()
 
     def _handle(self, worker: WorkerProcess, message: Message) -> None:
         match message:

@@ -24,12 +24,14 @@ from runner.engine.framing import FrameDecoder, FramingError, encode_frame
 from runner.engine.messages import (
     Cancel,
     CannotStart,
+    Finished,
     FromWorker,
     Generate,
     Loading,
     Message,
     MessageError,
     Ready,
+    Refused,
     Started,
     decode_message,
     encode_message,
@@ -126,7 +128,7 @@ class Gateway:
         loop.run()
 
     def _send(self, message: FromWorker) -> None:
-        frame = encode_frame(encode_message(message))
+        frame = _frame(message)
         with self._sending:
             self._socket.sendall(frame)
 
@@ -149,6 +151,8 @@ class Gateway:
             pass  # the gateway died with something of ours unread
         except (FramingError, MessageError):
             _log.exception("the gateway does not make sense")
+        except Exception:
+            _log.exception("a request cannot be taken in")
         finally:
             # Nobody is left to draw for, nothing is worth keeping, and the main thread may be deep in a graph.
             os._exit(0)
@@ -167,6 +171,17 @@ class Gateway:
                 self._loop.cancel(id_)
             case _:
                 raise MessageError(f"{message.type} is not for workers, or too early")
+
+
+def _frame(message: FromWorker) -> bytes:
+    """The frame of a message; of pictures that are too large for one, that they are."""
+    try:
+        return encode_frame(encode_message(message))
+    except FramingError:
+        if not isinstance(message, Finished):
+            raise
+    why = "the pictures together are too large for one answer: ask for fewer or smaller ones, or for JPEG"
+    return encode_frame(encode_message(Refused(message.id, "image_size", why, "image_too_large")))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ fail, memory   an unforeseen exception while it is prepared
 break          an unforeseen exception in each step that it takes part in
 huge           fits into memory with no step
 crowd          fits into memory with steps of one picture only
+giant          comes to a picture that is too large for an answer
 garble         says something on the socket that is no frame
 slow           each of its steps takes long
 hold PATH      its first step waits until somebody has opened the FIFO at PATH for writing and closed it
@@ -19,13 +20,15 @@ import time
 from collections.abc import Sequence
 
 from runner.engine import worker
-from runner.engine.pipeline import Pipeline
+from runner.engine.framing import FRAME_MAX_BYTES
+from runner.engine.pipeline import Pipeline, Pixels
 from runner.engine.reading import ReadRequest
-from runner.engine.request import OutOfMemory
+from runner.engine.request import GeneratedImage, GenerationRequest, OutOfMemory
 from runner.engine.sample import PreparedRequest, Sample
 
+Asked = GenerationRequest | ReadRequest | PreparedRequest
 SLOW_STEP_S = 0.4
-_prepare, _denoise_step = Pipeline.prepare, Pipeline.denoise_step
+_prepare, _denoise_step, _encode = Pipeline.prepare, Pipeline.denoise_step, Pipeline.encode
 
 
 def _socket_fd() -> int:
@@ -69,7 +72,14 @@ def _faulty_step(pipeline: Pipeline, samples: Sequence[Sample]) -> None:
     _denoise_step(pipeline, samples)
 
 
+def _faulty_encode(pipeline: Pipeline, asked: Asked, drawn: Sequence[Pixels]) -> list[GeneratedImage]:
+    if isinstance(asked, PreparedRequest) and asked.request.prompt == "giant":
+        return [GeneratedImage(bytes(FRAME_MAX_BYTES), "image/png", 1, 1)]
+    return _encode(pipeline, asked, drawn)
+
+
 if __name__ == "__main__":
+    Pipeline.encode = _faulty_encode  # type: ignore[assignment, method-assign]
     Pipeline.prepare = _faulty_prepare  # type: ignore[method-assign]
     Pipeline.denoise_step = _faulty_step  # type: ignore[method-assign]
     sys.exit(worker.main())

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import gevent
@@ -180,6 +181,34 @@ def test_a_worker_that_hangs_is_replaced_and_its_request_run_again(engine, fifo:
     fifo.release()
     assert finished([caller])[0].images
     assert client.restarts == 1
+
+
+@pytest.mark.parametrize("image", [None, b"GIF89a"], ids=["taken in hand", "refused"])
+def test_newcomers_do_not_speak_for_an_engine_that_hangs(engine, fifo: Fifo, image: bytes | None) -> None:
+    client = engine(stall_s=0.5)
+    client.wait_ready(PATIENCE_S)
+    caller = gevent.spawn(client.generate, request(prompt=fifo.prompt))
+    fifo.wait_for_worker()
+    hung = client.worker_pids[0]
+
+    def ask() -> None:
+        with suppress(InvalidRequest, EngineUnavailable):
+            client.generate(request(image=image))
+
+    def keep_asking() -> None:
+        while True:  # more often than once in `stall_s`, and nobody waits for long
+            asked = gevent.spawn(ask)
+            gevent.sleep(0.1)
+            asked.kill()
+
+    asking = gevent.spawn(keep_asking)
+    with exit_of(hung):
+        pass
+    asking.kill()
+    fifo.release()
+    fifo.wait_for_worker()  # the next one is at it
+    fifo.release()
+    assert finished([caller])[0].images
 
 
 def test_a_killed_caller_takes_its_queued_request_along(shared: EngineClient, fifo: Fifo, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from runner.engine.graphs import Graph, Run
 from runner.engine.pipeline import Pipeline
 from runner.engine.request import OutOfMemory
 from runner.engine.sample import Sample
-from runner.engine.stepper import Stepper
+from runner.engine.stepper import CAPTURED_SHAPES_MAX, IDLE_SHAPES_MAX, Stepper
 from tests.runner.engine.conftest import picture, request
 from tests.tiny_bundle import make_tiny_bundle
 
@@ -49,9 +49,9 @@ class CapturingGraph(Graph):
         self.rows_bound: list[int] = []
         self.ids_captured: set[str] = set()
 
-    def bind(self, inputs: Any, outputs: Any) -> Run:
+    def bind(self, inputs: Any, outputs: Any, *, captured: bool = True) -> Run:
         self.rows_bound.append(inputs["timestep"].shape[0])
-        return super().bind(inputs, outputs)
+        return super().bind(inputs, outputs, captured=captured)
 
     def repeat(self, run: Run) -> None:
         graph_id = run.options.get_run_config_entry("gpu_graph_id")
@@ -234,6 +234,31 @@ def test_shapes_that_nobody_draws_in_make_room_for_others(guided: tuple[Pipeline
         stepper.release(step(width))
     assert len(stepper._batches) == 1 + 8
     assert stepper.latents(busy).any()
+
+
+def test_many_sizes_take_no_cuda_graphs_from_the_first_ones(guided: tuple[Pipeline, Path]) -> None:
+    pipeline, path = guided
+    graph = CapturingGraph(path)
+    stepper = Stepper(graph)
+
+    def step(side: int) -> int:
+        """Steps of one, two and three samples; returns how often the graph was bound anew for them."""
+        bound_before = len(graph.rows_bound)
+        prepared = pipeline.prepare(pipeline.read(request(width=side, height=16, guidance_scale=1.0)))
+        for count in (1, 2, 3):
+            samples = [pipeline.start(prepared, number) for number in range(count)]
+            stepper.step(samples)
+            for sample in samples:
+                stepper.release(sample)
+        return len(graph.rows_bound) - bound_before
+
+    others = range(32, 16 * 64, 16)
+    assert step(16) == 3
+    for side in others:
+        step(side)
+    assert step(16) == 0
+    assert len(graph.ids_captured) == 3 * CAPTURED_SHAPES_MAX < cuda.GRAPHS_MAX
+    assert len(stepper._batches) == CAPTURED_SHAPES_MAX + IDLE_SHAPES_MAX
 
 
 def test_a_row_is_copied_only_if_it_is_another_array() -> None:

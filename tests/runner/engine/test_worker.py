@@ -238,6 +238,16 @@ def test_too_little_memory_for_one_is_said_of_its_size_and_the_worker_lives(read
     assert isinstance(hear_answers(ready, 1)[2], Finished)
 
 
+def test_pictures_too_large_for_an_answer_are_refused_and_the_worker_lives(ready: Conversation) -> None:
+    ready.say(Generate(1, request(prompt="giant")))
+    heard = hear_answers(ready, 1)[1]
+    assert isinstance(heard, Refused)
+    assert (heard.field, heard.kind) == ("image_size", "image_too_large")
+    assert "fewer or smaller" in heard.message
+    ready.say(Generate(2, request()))
+    assert isinstance(hear_answers(ready, 1)[2], Finished)
+
+
 def test_an_invalid_request_travels_as_such(ready: Conversation) -> None:
     ready.say(Generate(1, request(image=b"GIF89a", image_field="image_url")))
     assert [ready.hear(), ready.hear()] == [
