@@ -5,6 +5,7 @@ for the same device, threads, ONNX Runtime and step graph; without one there is 
 """
 
 import logging
+import math
 import os
 import platform
 from pathlib import Path
@@ -16,14 +17,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from runner.engine.bundle import STEP_ONNX, TUNE_JSON, ModelDescription
 from runner.engine.devices import Device, usable_cores
 
-ROWS_WANTED: Final = {"cpu": 4, "cuda": 8}
-"""Rows where nobody measured. On a CPU with two cores, four rows had 93 to 97 % of the throughput of eight (two
-models), in half the time a step."""
+ROWS_WANTED: Final = 8
+"""Rows where nobody measured. On a CPU with two cores, four rows of the bundled model had 90 % of the throughput of
+eight."""
 ROWS_MIN: Final = 2
 """A picture under classifier-free guidance takes two, which cannot be parted."""
+ROWS_MAX: Final = 256
 GOOD_ENOUGH: Final = 0.95
 """Fewer rows are better if they reach this share of the best throughput: newcomers wait less."""
 
+_FILE_BYTES_MAX: Final = 2**20
 _CPUS: Final = Path("/proc/cpuinfo")
 _GPUS: Final = Path("/proc/driver/nvidia/gpus")
 
@@ -48,7 +51,7 @@ class SizeTiming(_Strict):
     """Each stage of the VAE decoder, for one picture."""
     vae_encoder: float
     """Decoding a picture of the user's and encoding it to latents."""
-    max_rows: int = Field(ge=ROWS_MIN)
+    max_rows: int = Field(ge=ROWS_MIN, le=ROWS_MAX)
     """The rows that a step should have at most."""
 
 
@@ -75,28 +78,31 @@ class TuneFile(_Strict):
 class BatchTable:
     """Answers how many rows a step should have at most."""
 
-    def __init__(self, default: int, vae_scale_factor: int = 8, timing: DeviceTiming | None = None) -> None:
-        """A table of what was measured; `default` rows where nothing was."""
+    def __init__(
+        self, default: int, default_pixels: int, vae_scale_factor: int = 8, timing: DeviceTiming | None = None
+    ) -> None:
+        """A table of what was measured; where nothing was, `default` rows at `default_pixels`, fewer if larger."""
         self._default = default
+        self._default_pixels = default_pixels
         self._scale = vae_scale_factor
         self._sizes = [] if timing is None else timing.sizes
 
     @classmethod
     def load(cls, directory: Path, description: ModelDescription, device: str, threads: int | None) -> Self:
         """The table of a bundle on a device ("cpu" or "cuda:N"). A `tune.json` that is none is only logged."""
-        place = Device.parse(device)
-        key = timing_key(description, place, threads)
+        key = timing_key(description, Device.parse(device), threads)
         timing = next((entry for entry in read_timings(directory) if _key(entry) == key), None)
-        return cls(ROWS_WANTED[place.kind], description.vae_scale_factor, timing)
+        return cls(ROWS_WANTED, math.prod(description.default_size), description.vae_scale_factor, timing)
 
     def max_rows(self, latent_shape: LatentShape) -> int:
-        """How many rows a step over latents of this shape [c, h, w] should have at most; at least two.
+        """How many rows a step over latents of this shape [c, h, w] should have at most; at least one.
 
         A size that was not measured takes after the measured one that is nearest in area.
         """
-        if not self._sizes:
-            return self._default
         pixels = latent_shape[1] * latent_shape[2] * self._scale**2
+        if not self._sizes:
+            # Large pictures gain little by company, and everybody else waits for their step.
+            return max(1, min(self._default, self._default * self._default_pixels // pixels))
         return min(self._sizes, key=lambda size: _ratio(size.width * size.height, pixels)).max_rows
 
 
@@ -130,7 +136,8 @@ def read_timings(directory: Path) -> list[DeviceTiming]:
     """What `tune.json` of a bundle has; nothing if there is none, or none that can be used."""
     path = directory / TUNE_JSON
     try:
-        return TuneFile.model_validate_json(path.read_bytes()).devices
+        with path.open("rb") as file:
+            return TuneFile.model_validate_json(file.read(_FILE_BYTES_MAX)).devices
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -3,7 +3,8 @@
 A tick is one run of the step graph. It takes samples of one latent shape, each at whatever step of its own, and
 as many rows as pay on this device. Who goes first is start-time fair queueing (Goyal, Vin, Cheng 1997) over flows,
 a flow being one socket: the flow that has had least service leads the tick and so chooses its shape; the rest of
-the batch is filled in the same order. Service is counted in cost: latent pixels times rows, a step at a time. A flow
+the batch is filled in the same order. Service is counted in cost: latent pixels times rows, a step at a time, and
+latent pixels for each run of the VAE. A flow
 that was away comes back at the least service of those present, or at its own if that is more: it neither waits for
 others to catch up nor cashes in for the time it was away. Inside a flow it is first come, first served, across
 shapes too, so a flow cannot starve its own oldest picture either. New flows without end could keep an older one
@@ -116,6 +117,11 @@ class Batcher(Generic[SampleT]):
             item.flow.is_new, item.flow.ticks_waited = False, 0
         self._now = self._least_service()
         self._forget_flows()
+
+    def charge(self, flow: str, shape: Shape) -> None:
+        """The flow had a run of the VAE for one picture, which counts as a step: exported stages take no longer."""
+        _, height, width = shape
+        self._flows.setdefault(flow, _Flow(self._now)).service += height * width
 
     def remove(self, sample: SampleT) -> None:
         """The sample has no steps left, or nobody waits for it. Unknown ones are fine."""

@@ -47,6 +47,10 @@ TIMESTEP_COND: Final = "timestep_cond"
 GUIDANCE: Final = ("negative_row", "guidance_scale", "guidance_rescale")
 """The inputs of step.onnx that are there only if the UNet does not: classifier-free guidance."""
 SAFETY_CHECKER_SIDE: Final = 224
+DESCRIPTION_MAX_BYTES: Final = 1024 * 1024
+SIDE_MAX_PX: Final = 2**16
+TIMESTEPS_MAX: Final = 100_000
+"""A bundle may come from anybody: what is beyond these bounds is refused before memory is taken for it."""
 
 
 class GraphSignature(NamedTuple):
@@ -115,9 +119,9 @@ FAL_PRESETS: Final[Mapping[str, tuple[int, int]]] = {
 
 
 class BundleError(Exception):
-    """A bundle cannot be used: which file, what is wrong with it, and what to do. Made for the operator."""
+    """A bundle cannot be used: which file or flag, what is wrong with it, and what to do. Made for the operator."""
 
-    def __init__(self, path: Path, problem: str, remedy: str) -> None:
+    def __init__(self, path: Path | str, problem: str, remedy: str) -> None:
         super().__init__(f"{path}: {problem}. {remedy}")
         self.path = path
         self.problem = problem
@@ -131,7 +135,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Pixels = Annotated[int, Field(gt=0)]
+Pixels = Annotated[int, Field(gt=0, le=SIDE_MAX_PX)]
 Size = tuple[Pixels, Pixels]
 
 
@@ -145,12 +149,12 @@ class FileEntry(_Strict):
 class SchedulerConstants(_Strict):
     """The members of a diffusers scheduler config that this engine follows, under diffusers' names."""
 
-    num_train_timesteps: int = Field(default=1000, gt=0)
+    num_train_timesteps: int = Field(default=1000, gt=0, le=TIMESTEPS_MAX)
     beta_start: float = Field(default=0.00085, gt=0, lt=1)
     beta_end: float = Field(default=0.012, gt=0, lt=1)
     beta_schedule: Literal["linear", "scaled_linear"] = "scaled_linear"
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
-    original_inference_steps: int = Field(default=50, gt=0)
+    original_inference_steps: int = Field(default=50, gt=0, le=TIMESTEPS_MAX)
     timestep_scaling: float = Field(default=10.0, gt=0)
     sigma_data: float = Field(default=0.5, gt=0)
 
@@ -204,12 +208,19 @@ class ModelDescription(_Strict):
     licence: str
     files: dict[str, FileEntry]
 
+    @field_validator("name")
+    @classmethod
+    def _name_is_printable(cls, name: str) -> str:
+        if not name.isprintable():
+            raise ValueError("has characters that cannot be printed")  # a terminal obeys some of them
+        return name
+
     @field_validator("files")
     @classmethod
     def _names_stay_inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
         for name in files:
             path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or str(path) != name:
+            if path.is_absolute() or ".." in path.parts or str(path) != name or not name.isprintable():
                 raise ValueError(f"{name!r} does not name a file inside the bundle")
         if missing := [name for name in REQUIRED_FILES if name not in files]:
             raise ValueError(f"not listed: {', '.join(missing)}")
@@ -299,7 +310,11 @@ def read_description(directory: Path) -> ModelDescription:
     """
     path = directory / MODEL_JSON
     try:
-        return ModelDescription.model_validate_json(path.read_bytes())
+        with path.open("rb") as file:
+            content = file.read(DESCRIPTION_MAX_BYTES + 1)
+        if len(content) > DESCRIPTION_MAX_BYTES:
+            raise BundleError(path, f"has more than {DESCRIPTION_MAX_BYTES} bytes", _EXPORT_AGAIN)
+        return ModelDescription.model_validate_json(content)
     except OSError as error:
         remedy = "Give the directory of a bundle, or make one with `python -m runner export`"
         raise BundleError(path, f"cannot be read ({error.strerror})", remedy) from error
@@ -340,5 +355,6 @@ def _sha256(path: Path) -> str:
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the document"
+    parts = (part if part.isprintable() else repr(part) for part in map(str, first["loc"]))
+    where = ".".join(parts) or "the document"
     return f"is not a bundle description of format {FORMAT_VERSION} ({where}: {first['msg']})"

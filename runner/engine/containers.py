@@ -24,10 +24,14 @@ _JPEG_SCAN: Final = b"\xff\xda"
 _JPEG_SEGMENT: Final = re.compile(rb"\xff[\xc0-\xcf\xda-\xfe]")
 
 
-def has_too_many_parts(data: bytes) -> bool:
-    """Whether an encoded picture has more scans or segments than any honest one; of JPEG and PNG only."""
+def scans_of(data: bytes) -> int | None:
+    """How many passes over the picture its decoder makes: a JPEG's scans, 1 for others.
+
+    None for a JPEG or PNG of more scans or segments than any honest one.
+    """
     parts = list(itertools.islice(_parts(data), PARTS_MAX + 1))
-    return len(parts) > PARTS_MAX or parts.count(_JPEG_SCAN) > JPEG_SCANS_MAX
+    scans = parts.count(_JPEG_SCAN)
+    return None if len(parts) > PARTS_MAX or scans > JPEG_SCANS_MAX else max(scans, 1)
 
 
 def _parts(data: bytes) -> Iterator[bytes]:

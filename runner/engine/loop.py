@@ -98,7 +98,12 @@ class EngineLoop:
         job = Job(id_, request, flow or f"request {id_}", self._clock())
         self._unanswered[id_] = job
         self._say(Started(id_))
-        self._reading(functools.partial(self._read, job))
+        # By its id: what waits for a side thread must not keep the picture of a caller who has left.
+        read = functools.partial(self._read, id_)
+        if request.image is None and request.mask is None:
+            read()  # soon done, and never behind pictures that are hard to read
+        else:
+            self._reading(read)
 
     def cancel(self, id_: int) -> None:
         """Nobody waits for it any more. Unknown ids are fine."""
@@ -169,6 +174,8 @@ class EngineLoop:
         except Exception as error:
             self._give_up(job, error)
         self._interval.ran(quantum, self._clock() - started_at)
+        if job.samples and (quantum is Quantum.FINISH or job.request.image):
+            self._batcher.charge(job.flow, job.samples[0].latent_shape)
         job.has_progressed = True
 
     def _prepare(self, job: Job) -> None:
@@ -222,7 +229,7 @@ class EngineLoop:
         job.decoded_at = self._clock()
         self._tally.drew(job.request.num_images)
         self._drop(job)
-        self._encoding(functools.partial(self._encode, job))
+        self._encoding(functools.partial(self._encode, job.id))
 
     def _give_up(self, job: Job, error: Exception) -> None:
         """Answer a request that came to nothing."""
@@ -238,9 +245,9 @@ class EngineLoop:
         self._finisher.drop(job)
         self._newcomers = [other for other in self._newcomers if other is not job]
 
-    def _read(self, job: Job) -> None:
-        """In a side thread."""
-        if job.id not in self._unanswered:
+    def _read(self, id_: int) -> None:
+        """In a side thread, if there is a picture to read."""
+        if (job := self._unanswered.get(id_)) is None:
             return
         try:
             read = self._pipeline.read(job.request)
@@ -249,8 +256,10 @@ class EngineLoop:
         else:
             self._inbox.put(_Read(job, read))
 
-    def _encode(self, job: Job) -> None:
+    def _encode(self, id_: int) -> None:
         """In a side thread."""
+        if (job := self._unanswered.get(id_)) is None:
+            return
         assert job.prepared is not None
         try:
             images = self._pipeline.encode(job.prepared, job.drawn)

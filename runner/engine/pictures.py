@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from runner.engine.containers import has_too_many_parts
+from runner.engine.containers import scans_of
 from runner.engine.request import GeneratedImage, InvalidRequest, OutputFormat
 from schemas import limits
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
+_SCANNED_PIXELS_MAX: Final = 16 * limits.IMAGE_INPUT_PIXELS_MAX
+"""Times the pixels, once for each scan of a JPEG: encoders make about ten, and a hundred over the largest picture that
+is let in keep a core busy for a second."""
 _QUARTER_TURNS: Final = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _SAVE_OPTIONS: Final[Mapping[OutputFormat, dict[str, Any]]] = {
     # 4:4:4: halved chroma leaves halos around saturated edges at these small sizes.
@@ -59,8 +62,8 @@ def decode_mask(data: bytes, width: int, height: int, field: str) -> NDArray[np.
 def _decode(data: bytes, width: int, height: int, field: str, mode: str) -> NDArray[np.uint8]:
     if not _is_known(data):
         raise InvalidRequest(field, "not a JPEG, PNG or WebP picture", "image_load_error")
-    if has_too_many_parts(data):
-        raise InvalidRequest(field, "has too many scans or segments; save it again", "image_load_error")
+    if (scans := scans_of(data)) is None:
+        raise _too_many_parts(field)
     try:
         with (
             # Several threads at once may leave warnings off for good: a worker can do without.
@@ -68,6 +71,8 @@ def _decode(data: bytes, width: int, height: int, field: str, mode: str) -> NDAr
             Image.open(io.BytesIO(data), formats=_FORMATS) as image,
         ):
             _check_size(image, field)
+            if scans * math.prod(image.size) > _SCANNED_PIXELS_MAX:
+                raise _too_many_parts(field)
             return np.asarray(_fitted(image, width, height, mode), dtype=np.uint8)
     except (InvalidRequest, MemoryError):
         raise
@@ -94,6 +99,10 @@ def _is_known(data: bytes) -> bool:
 def _check_size(image: Image.Image, field: str) -> None:
     if max(image.size) > limits.IMAGE_INPUT_SIDE_MAX_PX or math.prod(image.size) > limits.IMAGE_INPUT_PIXELS_MAX:
         raise _too_large(field)
+
+
+def _too_many_parts(field: str) -> InvalidRequest:
+    return InvalidRequest(field, "has too many scans or segments; save it again", "image_load_error")
 
 
 def _too_large(field: str) -> InvalidRequest:

@@ -91,9 +91,9 @@ class Pipeline:
         Raises:
             BundleError: the bundle cannot be used on this device.
         """
+        device = resolve_device(device)
         progress("checking files")
         description = bundle.check(directory, hashes=check_hashes)
-        device = resolve_device(device)
         _check_device(directory, description, device)
         tokenizer = PromptTokenizer(directory)
         graphs = {}
@@ -141,7 +141,7 @@ class Pipeline:
         return Sample(prepared, number)
 
     def max_rows(self, latent_shape: tuple[int, int, int]) -> int:
-        """How many rows a step over latents of this shape should have at most; never less than two."""
+        """How many rows a step over latents of this shape should have at most."""
         return self._batch_table.max_rows(latent_shape)
 
     def denoise_step(self, samples: Sequence[Sample]) -> None:

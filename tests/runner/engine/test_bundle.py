@@ -104,6 +104,10 @@ def test_a_description_that_is_none(tmp_path: Path, text: str) -> None:
         ({"files": {}}, "not listed: tokenizer/tokenizer.json"),
         ({"scheduler": {"prediction_type": "sample"}}, "prediction_type"),
         ({"default_guidance_scale": -1}, "default_guidance_scale"),
+        ({"scheduler": {"num_train_timesteps": 2**40}}, "num_train_timesteps"),
+        ({"scheduler": {"original_inference_steps": 10**9}}, "original_inference_steps"),
+        ({"default_size": [2**20, 64], "max_pixels": 2**62}, "default_size"),
+        ({"name": "\x1b]0;other title\x07"}, "name: .*cannot be printed"),
     ],
 )
 def test_a_description_that_says_something_wrong(own_bundle: Path, changes: dict[str, Any], named: str) -> None:
@@ -118,6 +122,23 @@ def test_a_listed_file_stays_inside_the_bundle(own_bundle: Path, name: str) -> N
     rewrite(own_bundle, files=files | {name: {"sha256": "0" * 64, "bytes": 1}})
     with pytest.raises(BundleError, match="does not name a file inside the bundle"):
         bundle.check(own_bundle)
+
+
+@pytest.mark.parametrize("change", ["files", "presets"])
+def test_an_error_about_a_description_never_moves_the_terminals_cursor(own_bundle: Path, change: str) -> None:
+    content = json.loads((own_bundle / bundle.MODEL_JSON).read_text())
+    entry = {"files": {"sha256": "0" * 64, "bytes": 1}, "presets": 5}[change]
+    rewrite(own_bundle, **{change: content[change] | {"\x1b[2J": entry}})
+    with pytest.raises(BundleError, match=r"model\.json") as caught:
+        bundle.check(own_bundle)
+    assert str(caught.value).isprintable()
+
+
+def test_a_description_is_not_read_without_end(own_bundle: Path) -> None:
+    (own_bundle / bundle.MODEL_JSON).unlink()
+    (own_bundle / bundle.MODEL_JSON).symlink_to("/dev/zero")
+    with pytest.raises(BundleError, match="has more than 1048576 bytes"):
+        bundle.read_description(own_bundle)
 
 
 @pytest.mark.parametrize("trained_side", [128, 512, 1024])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from runner.engine import pictures
-from runner.engine.containers import JPEG_SCANS_MAX, PARTS_MAX, has_too_many_parts
+from runner.engine.containers import JPEG_SCANS_MAX, PARTS_MAX, scans_of
 from runner.engine.request import InvalidRequest
 from tests.runner.engine.conftest import picture
 
@@ -34,6 +34,15 @@ def test_a_jpeg_of_many_scans_is_refused_undecoded() -> None:
     assert (refused.value.field, refused.value.kind) == ("image_bytes", "image_load_error")
 
 
+def test_few_scans_are_too_many_for_a_large_picture() -> None:
+    small = jpeg(20)
+    frame = small.index(b"\xff\xc2")  # start of a progressive frame: length, precision, height, width
+    large = small[: frame + 5] + struct.pack("!HH", 4096, 4096) + small[frame + 9 :]
+    assert pictures.decode(small, 16, 16, "image_bytes").shape == (16, 16, 3)
+    with pytest.raises(InvalidRequest, match="too many scans"):
+        pictures.decode(large, 16, 16, "image_bytes")
+
+
 @pytest.mark.parametrize(
     "before",
     [
@@ -45,36 +54,36 @@ def test_a_jpeg_of_many_scans_is_refused_undecoded() -> None:
     ],
 )
 def test_nothing_hides_scans(before: bytes) -> None:
-    assert has_too_many_parts(jpeg(JPEG_SCANS_MAX + 1, before))
+    assert scans_of(jpeg(JPEG_SCANS_MAX + 1, before)) is None
 
 
 def test_what_looks_like_scans_inside_a_segment_is_none() -> None:
     exif = b"Exif\0\0" + b"\xff\xda\0\2" * 200
-    assert not has_too_many_parts(picture("JPEG", exif=exif))
+    assert scans_of(picture("JPEG", exif=exif)) is not None
 
 
 def test_a_jpeg_of_many_segments_is_too_much() -> None:
     data = picture("JPEG")
     comments = b"\xff\xfe\0\2" * PARTS_MAX
-    assert has_too_many_parts(data[:2] + comments + data[2:])
-    assert not has_too_many_parts(data[:2] + comments[: len(comments) // 2] + data[2:])
+    assert scans_of(data[:2] + comments + data[2:]) is None
+    assert scans_of(data[:2] + comments[: len(comments) // 2] + data[2:]) is not None
 
 
 @pytest.mark.parametrize("position", [33, -12])  # behind IHDR, before IEND
 def test_a_png_of_many_chunks_is_too_much(position: int) -> None:
     data = picture("PNG")
     chunks = chunk(b"abCd") * PARTS_MAX
-    assert has_too_many_parts(data[:position] + chunks + data[position:])
-    assert not has_too_many_parts(data[:position] + chunks[: len(chunks) // 2] + data[position:])
+    assert scans_of(data[:position] + chunks + data[position:]) is None
+    assert scans_of(data[:position] + chunks[: len(chunks) // 2] + data[position:]) is not None
 
 
 def test_what_follows_the_end_of_a_png_does_not_count() -> None:
-    assert not has_too_many_parts(picture("PNG") + bytes(12 * 2 * PARTS_MAX))
+    assert scans_of(picture("PNG") + bytes(12 * 2 * PARTS_MAX)) is not None
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
 def test_stumps_have_few_parts(data: bytes) -> None:
-    assert not has_too_many_parts(data)
+    assert scans_of(data) is not None
 
 
 def test_a_large_photograph_has_few_parts() -> None:
@@ -82,4 +91,4 @@ def test_a_large_photograph_has_few_parts() -> None:
     noise = Image.effect_noise((1024, 1024), 100)
     for options in ({"progressive": True}, {"restart_marker_blocks": 1}):
         noise.convert("RGB").save(buffer, "JPEG", quality=98, **options)
-        assert not has_too_many_parts(buffer.getvalue())
+        assert scans_of(buffer.getvalue()) is not None

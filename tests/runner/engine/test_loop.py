@@ -1,13 +1,16 @@
 """The engine's loop against a fake pipeline and a clock that only the device's work moves."""
 
 import itertools
+import sys
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.engine.messages import Failed, Finished, Progress, Refused, Started, Statistics
+from runner.engine.finishing import PATIENCE_PICTURES
+from runner.engine.loop import EngineLoop, Task
+from runner.engine.messages import Failed, Finished, FromWorker, Progress, Refused, Started, Statistics
 from runner.engine.request import GenerationRequest
 from tests.runner.engine.simulation import (
     ENCODE_S,
@@ -17,6 +20,7 @@ from tests.runner.engine.simulation import (
     STEP_S,
     Card,
     Simulation,
+    request,
 )
 
 instants = st.floats(0, 20, allow_nan=False)
@@ -65,7 +69,7 @@ def test_the_timings_say_how_long_each_stage_took() -> None:
     assert list(timings) == ["queue", "text", "denoise", "decode", "encode"]
     assert timings["text"] == pytest.approx(READ_S + PREPARE_S)
     # It arrived in the middle of the other's first step.
-    assert timings["queue"] == pytest.approx(READ_S + PREPARE_S + STEP_S - 0.5 - READ_S)
+    assert timings["queue"] == pytest.approx(PREPARE_S + STEP_S - 0.5 - READ_S)
     # Between its steps the other one's picture was decoded, and its own waited for that.
     assert timings["denoise"] == pytest.approx(4 * STEP_S + 2 * STAGE_S)
     assert timings["decode"] == pytest.approx(2 * STAGE_S)
@@ -85,6 +89,34 @@ def test_a_new_request_takes_part_in_the_next_step(arrival: float) -> None:
     assert between == []
     # What runs when it comes, one stage of a decoder that was put off before, and whoever else is new.
     assert admitted - arrival <= STEP_S + STAGE_S + 5 * PREPARE_S + 1e-9
+
+
+def held_up() -> tuple[EngineLoop, list[FromWorker]]:
+    """A loop whose side threads never come to anything."""
+    said: list[FromWorker] = []
+    tasks: list[Task] = []
+    simulation = Simulation()
+    return EngineLoop(simulation.pipeline, said.append, tasks.append, lambda task: task()), said
+
+
+def test_pictures_that_are_hard_to_read_hold_up_no_prompt() -> None:
+    loop, said = held_up()
+    loop.put(1, request("a", image=b"hard to read"), "A")
+    loop.put(2, request("b"), "B")
+    while loop.turn():
+        pass
+    assert [message.id for message in said if isinstance(message, Finished)] == [2]
+
+
+def test_the_picture_of_a_caller_who_left_is_let_go_before_it_is_read() -> None:
+    loop, _ = held_up()
+    picture = bytes(1000)
+    before = sys.getrefcount(picture)
+    loop.put(1, request("a", image=picture), "A")
+    assert sys.getrefcount(picture) > before
+    loop.cancel(1)
+    loop.turn()
+    assert sys.getrefcount(picture) == before
 
 
 def gaps(simulation: Simulation) -> list[float]:
@@ -125,6 +157,18 @@ def test_pictures_are_finished_even_if_newcomers_never_end() -> None:
     simulation.run()
     answered = next(time for time, message in simulation.said if isinstance(message, Finished) and message.id == 1)
     assert answered < 12
+
+
+def test_a_large_picture_is_finished_even_if_small_ones_never_end() -> None:
+    """Its flow has had more than all the small ones will for a long time."""
+    simulation = Simulation()
+    simulation.ask(10, "large", flow="large", width=1024, height=1024, num_inference_steps=2)
+    keep_busy(simulation, clients=4, until=300)
+    simulation.run()
+    denoised_at = simulation.runs("step", "large")[-1].end
+    decoded_at = simulation.runs("stage", "large")[-1].end
+    between = [run for run in simulation.runs("stage") if denoised_at <= run.start < decoded_at]
+    assert len(between) <= 2 * (PATIENCE_PICTURES * 5 + 3)
 
 
 def test_without_steps_everything_else_runs_back_to_back() -> None:
