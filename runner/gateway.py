@@ -129,11 +129,16 @@ def tls_context(settings: Settings) -> SSLContext:
     return context
 
 
+class CannotServe(Exception):
+    """The model cannot be used here, and waiting does not help; the text is for the operator."""
+
+
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
         OSError: an address is taken, or a certificate cannot be read.
+        CannotServe: what cannot draw had better end, so that whoever started it notices.
     """
     logs.configure(settings.log_level, settings.log_format)
     stopping = Event()
@@ -143,10 +148,13 @@ def run(settings: Settings) -> None:
     urls = gateway.start()
     click.echo(f"runner is listening on {' and '.join(urls)}")
     announcer = gevent.spawn(announce_ready, gateway.engine)
-    stopping.wait()
+    gevent.wait([stopping, gateway.engine.given_up], count=1)
     logger.info("stopping")
+    detail, has_given_up = gateway.engine.detail, gateway.engine.given_up.is_set()
     announcer.kill()
     gateway.stop()
+    if has_given_up:
+        raise CannotServe(detail)
 
 
 def announce_ready(engine: EngineClient) -> None:
@@ -154,7 +162,8 @@ def announce_ready(engine: EngineClient) -> None:
     try:
         engine.wait_ready()
     except EngineUnavailable as error:
-        click.echo(f"runner cannot serve: {error}", err=True)
+        if not engine.given_up.is_set():
+            click.echo(f"runner cannot serve yet: {error}", err=True)
         return
     card = engine.card
     click.echo(f"runner is ready: {card.name} ({card.family}), {card.default_width}x{card.default_height}")

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from gevent.event import Event
+
 from runner.engine.answers import AnswerDesk
 from runner.engine.child import WORKER_COMMAND
 from runner.engine.pool import Pool, Seat
@@ -78,6 +80,11 @@ class EngineClient:
     def detail(self) -> str:
         """The state in words, for the operator: it may name files of this machine."""
         return self._pool.detail
+
+    @property
+    def given_up(self) -> Event:
+        """Set once no worker will ever be ready: the bundle or the devices cannot be used, `detail` says why."""
+        return self._pool.given_up
 
     @property
     def workers(self) -> Sequence[Seat]:

@@ -95,6 +95,8 @@ class Pool:
         self._desk = desk
         self._settled = Event()  # set while the state is one that lasts
         self._is_stopped = False
+        self.given_up = Event()
+        """Set once no worker will ever be ready."""
         self.seats: list[Seat] = []
         self.seats += [
             Seat(number, device, desk, self.distribute, make_supervisor) for number, device in enumerate(devices)
@@ -132,6 +134,8 @@ class Pool:
             self._settled.clear()
         else:
             self._settled.set()
+        if all(seat.supervisor.has_given_up for seat in self.seats):
+            self.given_up.set()
         if state is EngineState.FAILED:
             self._desk.refuse_all("the engine has failed")
         ready = [number for number, seat in enumerate(self.seats) if seat.state is EngineState.READY]

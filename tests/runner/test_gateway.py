@@ -139,12 +139,13 @@ def test_the_metrics_can_be_closed(tiny_bundle: Path, keyless: str) -> None:
         assert httpx.get(f"{runner.url}/metrics").status_code == 404
 
 
-def test_a_bundle_that_is_none_is_said_and_the_gateway_still_answers(tmp_path: Path, keyless: str) -> None:
-    with serve(tmp_path, RUNNER_AUTHSVC_URL=keyless) as runner:
-        assert "model.json" in runner.wait_for_line("runner cannot serve").string
-        ready = httpx.get(f"{runner.url}/health/ready")
-        assert ready.status_code == 503
-        assert str(tmp_path) not in ready.text
+@pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
+def test_a_bundle_that_is_none_ends_the_runner_with_a_word_and_status_1(
+    tmp_path: Path, keyless: str, device: str
+) -> None:
+    with serve(tmp_path, RUNNER_AUTHSVC_URL=keyless, RUNNER_DEVICE=device) as runner:
+        assert "model.json" in runner.wait_for_line("Error: cannot serve").string
+        assert runner.wait() == 1
 
 
 def test_json_logs_are_one_object_a_line(tiny_bundle: Path, keyless: str) -> None:
