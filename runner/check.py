@@ -33,7 +33,7 @@ def check(model: Path, device: str, progress: Callable[[str], None]) -> dict[str
 
     Args:
         model: Folder of a bundle.
-        device: `auto`, `cpu` or `cuda:N`.
+        device: `auto`, `cpu`, or `cuda:N`; `cuda` is `cuda:0`.
         progress: Is told what happens.
 
     Returns:
@@ -99,12 +99,7 @@ def _drawn(pipeline: Pipeline, golden: Golden) -> Pixels:
 
 def _compare(model: Path, golden: Golden, drawn: Pixels) -> dict[str, float]:
     path = model / GOLDEN_PNG
-    try:
-        wanted = _pixels(path)
-    except OSError as error:  # Pillow's "cannot identify" is one, too
-        raise BundleError(path, f"cannot be read ({error})", "Export the model again") from error
-    if wanted.shape != drawn.shape:
-        raise BundleError(path, f"is {wanted.shape[1]}x{wanted.shape[0]} and not as described", "Export it again")
+    wanted = _read_golden(path, drawn.shape[1], drawn.shape[0])
     difference = np.abs(wanted.astype(int) - drawn.astype(int))
     largest, share = int(difference.max()), float((difference > 0).mean())
     if largest > golden.max_difference or share > golden.max_share:
@@ -114,6 +109,22 @@ def _compare(model: Path, golden: Golden, drawn: Pixels) -> dict[str, float]:
         )
         raise BundleError(path, problem, _NOT_AS_EXPORTED)
     return {"max_difference": largest, "share": share}
+
+
+def _read_golden(path: Path, width: int, height: int) -> Pixels:
+    """The picture at `path`, which is to be a PNG of this size: a bundle may come from anybody."""
+    try:
+        # Nothing but PNG: for EPS, which Pillow goes by the content to find, it would start Ghostscript.
+        with Image.open(path, formats=("PNG",)) as opened:
+            if opened.size != (width, height):
+                problem = f"is {opened.width}x{opened.height} and not as described"
+                raise BundleError(path, problem, "Export it again")
+            return np.asarray(opened.convert("RGB"))
+    except BundleError:
+        raise
+    # "cannot identify", too many pixels, and whatever else a damaged file makes Pillow trip over.
+    except Exception as error:
+        raise BundleError(path, f"cannot be read ({error})", "Export the model again") from error
 
 
 def _check_that_it_draws(model: Path, pipeline: Pipeline) -> None:

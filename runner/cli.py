@@ -4,6 +4,7 @@ Exit status: 0 done, 1 a failure with one line that says what to do, 2 wrong usa
 """
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import click
 from pydantic import ValidationError
 
 from runner.settings import Settings
+from schemas.images import RealtimeInput
 
 
 class Failure(click.ClickException):
@@ -38,11 +40,13 @@ def main() -> None:
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
 def serve(**flags: object) -> None:
     """Serve the realtime door. Every flag is also an environment variable, RUNNER_ and the flag's name."""
-    from runner.gateway import run  # the other commands need no sockets
+    from runner.gateway import CannotServe, run  # the other commands need no sockets
 
     settings = settings_from(flags)
     try:
         run(settings)
+    except CannotServe as error:
+        raise Failure(f"cannot serve: {error}") from error
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise Failure(f"cannot serve on {settings.host}:{settings.port}: {where}{error.strerror or error}") from error
@@ -78,7 +82,11 @@ def export(source: str, out: Path, name: str | None, as_json: bool, **options: A
     except ExportError as error:
         raise Failure(str(error)) from error
     size_mb = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 1e6
-    report({"bundle": str(out), "megabytes": round(size_mb, 1)}, as_json, lambda: f"wrote {out} ({size_mb:.1f} MB)")
+    report({"bundle": str(out), "megabytes": round(size_mb, 1)}, as_json, lambda: _written_in_words(out, size_mb))
+
+
+def _written_in_words(out: Path, size_mb: float) -> str:
+    return f"wrote {out} ({size_mb:.1f} MB); next: python -m runner check {shlex.quote(str(out))}"
 
 
 @main.command(epilog="Example: python -m runner check models/pocket")
@@ -115,6 +123,7 @@ def tune(model: Path, device: str, sizes: str | None, as_json: bool, **options: 
     Workers that start afterwards run up to so many rows in one step: one for each picture under way, two under
     guidance. Fewer rows are chosen if they are nearly as good, because whoever comes next waits less.
     """
+    from runner.engine.bundle import TUNE_JSON
     from runner.tune import TuneError, print_table
     from runner.tune import as_json as timing_as_json
     from runner.tune import tune as tune_bundle
@@ -128,6 +137,7 @@ def tune(model: Path, device: str, sizes: str | None, as_json: bool, **options: 
         click.echo(json.dumps(timing_as_json(timing)))
     else:
         print_table(timing)
+        click.echo(f"wrote {model / TUNE_JSON}; workers that start from now on use it")
 
 
 @main.command(epilog='Example: python -m runner generate --model models/pocket "a small red star" -o out.png')
@@ -141,11 +151,19 @@ def tune(model: Path, device: str, sizes: str | None, as_json: bool, **options: 
     show_default=True,
     help="PNG, JPEG or WebP by its suffix; of several pictures out-1.png, out-2.png …",
 )
-@click.option("--image", type=click.Path(exists=True, path_type=Path), help="Start from this picture.")
+@click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Start from this picture.")
 @click.option(
-    "--mask", type=click.Path(exists=True, path_type=Path), help="Draw anew what is white in it and keep the rest."
+    "--mask",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Draw anew what is white in it and keep the rest.",
 )
-@click.option("--strength", type=float, default=0.8, show_default=True, help="How far to leave --image, 0 to 1.")
+@click.option(
+    "--strength",
+    type=float,
+    default=RealtimeInput.model_fields["strength"].default,
+    show_default=True,
+    help="How far to leave --image, 0 to 1.",
+)
 @click.option("--negative-prompt", default="", help="What to avoid, where the model's family has it.")
 @click.option("--size", help="WIDTHxHEIGHT in pixels, or a preset such as square.  [default: the model's]")
 @click.option("--steps", "num_inference_steps", type=int, help="[default: the model's]")
@@ -153,6 +171,12 @@ def tune(model: Path, device: str, sizes: str | None, as_json: bool, **options: 
 @click.option("--guidance-rescale", type=float, help="0 to 1, against glaring pictures at a high --guidance-scale.")
 @click.option("--seed", type=int, help="[default: random]")
 @click.option("--num-images", type=int, default=1, show_default=True, help="Each next one has the next seed.")
+@click.option(
+    "--safety-checker/--no-safety-checker",
+    "enable_safety_checker",
+    default=True,
+    help="Have the model's safety checker, if it has one, look at the pictures.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:0")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def generate(prompt: str, model: Path, output: Path, device: str, as_json: bool, **options: Any) -> None:
@@ -186,7 +210,8 @@ def settings_from(flags: dict[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = "_".join(str(part) for part in first["loc"]) or "settings"
-        raise Failure(f"{name} (--{name.replace('_', '-')}, RUNNER_{name.upper()}): {first['msg']}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise Failure(f"{name} (--{name.replace('_', '-')}, RUNNER_{name.upper()}): {message}") from error
 
 
 def report(found: dict[str, Any], as_json: bool, sentence: Callable[[], str]) -> None:

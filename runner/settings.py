@@ -1,9 +1,10 @@
 """Settings of the runner: environment variables `RUNNER_…`; the flags of `runner serve` override them."""
 
+import re
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from httpbase.logs import LogFormat, LogLevel
@@ -22,7 +23,6 @@ class Settings(BaseSettings):
     model: Path = Field(default=Path("models/pocket"), description="Folder of the model bundle to serve.")
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|(cpu|cuda:\d+)(,(cpu|cuda:\d+))*)$",
         description="`cpu`, `cuda:0`, or several with commas, `cuda:0,cuda:1`: a worker process on each. `auto` takes "
         "the first GPU where onnxruntime has CUDA, else the CPU.",
     )
@@ -80,6 +80,13 @@ class Settings(BaseSettings):
     )
     log_level: LogLevel = Field(default="info", description="The least severe lines to log.")
     log_format: LogFormat = Field(default="text", description="Log lines as text or as one JSON object each.")
+
+    @field_validator("device")
+    @classmethod
+    def _are_devices(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*", device):
+            raise ValueError(f"{device!r} is neither auto nor one or more of cpu, cuda:0, cuda:1 … with commas between")
+        return ",".join("cuda:0" if name == "cuda" else name for name in device.split(","))
 
     @model_validator(mode="after")
     def _tls_needs_both(self) -> Self:

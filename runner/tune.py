@@ -1,12 +1,13 @@
 """`runner tune`: measures a bundle on this machine and keeps the best batch sizes beside it."""
 
-import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from runner.engine.batch_table import DeviceTiming, SizeTiming, keep_timing, timing_key
@@ -15,6 +16,7 @@ from runner.engine.devices import Device, resolve_device
 from runner.engine.pipeline import Pipeline
 from runner.engine.request import GenerationError, ModelCard
 from runner.engine.tuning import ROUNDS, ROWS, Size, Tuner
+from runner.sizes import read_size
 
 
 class TuneError(Exception):
@@ -35,7 +37,7 @@ def tune(
 
     Args:
         model: Folder of a bundle.
-        device: `auto`, `cpu` or `cuda:N`.
+        device: `auto`, `cpu`, or `cuda:N`; `cuda` is `cuda:0`.
         sizes: `WIDTHxHEIGHT` or presets' names; none stands for the default size and every preset.
         threads: CPU threads for one operator, as the worker will have them; None takes every core.
         rounds: How often each thing is measured.
@@ -48,17 +50,19 @@ def tune(
     console = Console(stderr=True)
     try:
         place = resolve_device(device)
+        card = read_description(model).card()
+        wanted = [read_size("--sizes", text, card) for text in sizes] or _all_sizes(card)
         with console.status("loading …") as status:
             pipeline = Pipeline.load(model, place, threads, progress=lambda words: status.update(f"{words} …"))
-        wanted = [_size(text, pipeline.card) for text in sizes] or _all_sizes(pipeline.card)
-        tuner = Tuner(pipeline, rounds, [rows for rows in ROWS if rows <= rows_max])
-        text = tuner.text_seconds()
+            status.update("measuring the text encoders …")
+            tuner = Tuner(pipeline, rounds, [rows for rows in ROWS if rows <= rows_max])
+            text = tuner.text_seconds()
         cap_s = None if max_step_ms is None else max_step_ms / 1000
         found = _measure(console, tuner, wanted, cap_s)
         name, version, sha256 = timing_key(read_description(model), Device.parse(place), threads)
         timing = DeviceTiming(device=name, onnxruntime=version, step_sha256=sha256, text=text, sizes=found)
         keep_timing(model, timing)
-    except (BundleError, GenerationError) as error:
+    except (BundleError, GenerationError, ValueError) as error:
         raise TuneError(str(error)) from error
     except OSError as error:
         raise TuneError(
@@ -68,27 +72,38 @@ def tune(
 
 
 def print_table(timing: DeviceTiming) -> None:
-    """The measurements for a person, on stdout."""
-    table = Table("milliseconds", *(f"{size.width}x{size.height}" for size in timing.sizes))
-    for rows in sorted({rows for size in timing.sizes for rows in size.step}):
-        table.add_row(f"step, {rows} row{'s' * (rows > 1)}", *(_step_cell(size, rows) for size in timing.sizes))
-    table.add_section()
-    table.add_row("VAE decoder", *(" + ".join(map(_ms, size.decoder_stages)) for size in timing.sizes))
-    table.add_row("VAE encoder", *(_ms(size.vae_encoder) for size in timing.sizes))
-    table.add_row("text encoders", _ms(timing.text))
-    console = Console(highlight=False)
-    console.print(f"{timing.device}, onnxruntime {timing.onnxruntime}; chosen batches have a *")
+    """The measurements for a person, on stdout: no wider than 80 columns, whatever was measured."""
+    slowest = max(seconds for size in timing.sizes for seconds in (*size.step.values(), sum(size.decoder_stages)))
+    unit = "s" if slowest >= 10 else "ms"
+    rows = sorted({rows for size in timing.sizes for rows in size.step})
+    # Without borders and at most 6 characters a number, 8 numbers of rows fit beside the rest.
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    for heading in ("size", *map(str, rows), "decode", "encode"):
+        table.add_column(heading, justify="left" if heading == "size" else "right", no_wrap=True)
+    for size in timing.sizes:
+        steps = (_step_cell(size, count, unit) for count in rows)
+        others = (_in_unit(seconds, unit) for seconds in (sum(size.decoder_stages), size.vae_encoder))
+        table.add_row(f"{size.width}x{size.height}", *steps, *others)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{timing.device}, onnxruntime {timing.onnxruntime}")
+    console.print(f"{unit} for a step of so many rows (* the most that a worker puts into one),")
+    console.print("for decoding a picture, and for encoding one that a user sends")
+    if any(len(size.step) < len(rows) for size in timing.sizes):
+        console.print("- does not fit into memory")
+    console.print()
     console.print(table)
+    console.print(f"\nencoding a new prompt: {_in_unit(timing.text, unit)} {unit}")
 
 
-def _step_cell(size: SizeTiming, rows: int) -> str:
+def _step_cell(size: SizeTiming, rows: int, unit: str) -> str:
     if rows not in size.step:
-        return "too large"
-    return _ms(size.step[rows]) + "*" * (rows == size.max_rows)
+        return "-"
+    return _in_unit(size.step[rows], unit) + "*" * (rows == size.max_rows)
 
 
-def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.1f}"
+def _in_unit(seconds: float, unit: str) -> str:
+    value = 1000 * seconds if unit == "ms" else seconds
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _measure(console: Console, tuner: Tuner, sizes: Sequence[Size], cap_s: float | None) -> list[SizeTiming]:
@@ -96,19 +111,15 @@ def _measure(console: Console, tuner: Tuner, sizes: Sequence[Size], cap_s: float
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(sizes))
         found = []
-        for size in sizes:
+        for number, size in enumerate(sizes):
             progress.update(task, description=f"measuring {size[0]}x{size[1]}")
-            found.append(tuner.measure(size, cap_s))
-            progress.advance(task)
+            moved = partial(_move, progress, task, number)
+            found.append(tuner.measure(size, cap_s, moved))
         return found
 
 
-def _size(text: str, card: ModelCard) -> Size:
-    if preset := card.presets.get(text):
-        return preset
-    if match := re.fullmatch(r"(\d+)x(\d+)", text):
-        return int(match[1]), int(match[2])
-    raise TuneError(f"--sizes: {text!r} is neither WIDTHxHEIGHT nor one of {', '.join(card.presets)}")
+def _move(progress: Progress, task: TaskID, sizes_done: int, share: float) -> None:
+    progress.update(task, completed=sizes_done + share)
 
 
 def _all_sizes(card: ModelCard) -> list[Size]:

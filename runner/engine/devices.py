@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from runner.engine import cuda
+from runner.engine.bundle import BundleError
 
 CONFIG: Final[Mapping[str, str]] = {
     "session.intra_op.allow_spinning": "1",
@@ -31,16 +32,21 @@ class Device:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """The device of a name: "cpu" or "cuda:N".
+        """The device of a name: "cpu", "cuda:N", or "cuda" for "cuda:0".
 
         Raises:
             ValueError: it names none.
         """
         if name == "cpu":
             return cls("cpu")
-        if match := re.fullmatch(r"cuda:(\d+)", name):
-            return cls("cuda", int(match[1]))
+        if match := re.fullmatch(r"cuda(?::(\d+))?", name):
+            return cls("cuda", int(match[1] or 0))
         raise ValueError(f"{name!r} is not a device: cpu or cuda:0, cuda:1 …")
+
+    @property
+    def name(self) -> str:
+        """What `parse` reads."""
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
 
     @property
     def is_there(self) -> bool:
@@ -65,10 +71,24 @@ class Device:
 
 
 def resolve_device(device: str) -> str:
-    """The device that "auto" stands for: the first GPU where this ONNX Runtime has CUDA, else the CPU."""
-    if device != "auto":
-        return device
-    return "cuda:0" if Device("cuda").is_there else "cpu"
+    """The name of the device to use: "cpu" or "cuda:N".
+
+    Args:
+        device: one of those; "cuda" for the first GPU; "auto" for that where this ONNX Runtime has CUDA, else the CPU.
+
+    Raises:
+        BundleError: it names none, or one that this ONNX Runtime was not built for.
+    """
+    if device == "auto":
+        return "cuda:0" if Device("cuda").is_there else "cpu"
+    try:
+        found = Device.parse(device)
+    except ValueError as error:
+        raise BundleError("--device", str(error), "Choose one of them, or auto") from error
+    if not found.is_there:
+        remedy = "Install the `gpu` extra and look at the driver, or run with --device cpu"
+        raise BundleError("--device", f"{found.name} cannot be used, this onnxruntime has no CUDA", remedy)
+    return found.name
 
 
 def session_options(threads: int | None, config: Mapping[str, str] = CONFIG) -> onnxruntime.SessionOptions:

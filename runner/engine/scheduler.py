@@ -166,7 +166,7 @@ def _trailing_timesteps(constants: SchedulerConstants, count: int, strength: flo
     if count > total:
         raise InvalidRequest("num_inference_steps", f"at most {total}, this model has no more timesteps")
     if running < 1:
-        message = "num_inference_steps x strength is below 1, which leaves no step: raise one of them"
+        message = f"{count} x strength {strength:g} is below 1, which leaves no step: raise one of them"
         raise InvalidRequest("num_inference_steps", message)
     timesteps = np.round(total - np.arange(count) * (total / count)).astype(np.int64) - 1
     return list(timesteps[count - running :].tolist())

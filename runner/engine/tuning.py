@@ -3,7 +3,7 @@
 import io
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -17,9 +17,22 @@ from runner.engine.sample import PreparedRequest, Sample
 ROWS: Final = (1, 2, 3, 4, 6, 8, 12, 16)
 ROUNDS: Final = 15
 BUDGET_S: Final = 30.0
-"""Seconds a size at most, once every number of rows had three rounds."""
+"""Seconds a size at most, once every number of rows had `ROUNDS_MIN` rounds."""
+ROUNDS_MIN: Final = 3
 
 Size = tuple[int, int]
+
+Progress = Callable[[float], None]
+"""Is told, again and again, which share of a size is done: 0 … 1."""
+
+_STEPS_FROM: Final = 0.1
+_DECODER_FROM: Final = 0.7
+_ENCODER_FROM: Final = 0.9
+"""Shares of a size's time that are over when these begin, about."""
+
+
+def _silent(_: float) -> None:
+    pass
 
 
 class Tuner:
@@ -37,39 +50,42 @@ class Tuner:
         prompts = (f"prompt {time.monotonic_ns()}" for _ in range(self._rounds))
         return statistics.median(self._prepared((width, height), prompt).timings["text"] for prompt in prompts)
 
-    def measure(self, size: Size, cap_s: float | None = None) -> SizeTiming:
+    def measure(self, size: Size, cap_s: float | None = None, progress: Progress = _silent) -> SizeTiming:
         """Everything that depends on the size, (width, height) in pixels.
 
         Args:
             size: what is drawn.
             cap_s: choose no rows that make a step longer than that.
+            progress: hears how far it is.
 
         Raises:
             InvalidRequest: the model cannot draw that size.
             OutOfMemory: not even one row fits.
         """
-        step = self._steps(size)
+        fitting = self._fitting(size, _part(progress, 0, _STEPS_FROM))
+        step = self._steps(size, fitting, _part(progress, _STEPS_FROM, _DECODER_FROM))
         return SizeTiming(
             width=size[0],
             height=size[1],
             step=step,
-            decoder_stages=self._decoder(size),
-            vae_encoder=self._encoder(size),
+            decoder_stages=self._decoder(size, _part(progress, _DECODER_FROM, _ENCODER_FROM)),
+            vae_encoder=self._encoder(size, _part(progress, _ENCODER_FROM, 1)),
             max_rows=choose_rows(step, cap_s),
         )
 
-    def _steps(self, size: Size) -> dict[int, float]:
-        fitting = self._fitting(size)
+    def _steps(self, size: Size, fitting: Sequence[int], progress: Progress) -> dict[int, float]:
         seconds: dict[int, list[float]] = {rows: [] for rows in fitting}
         started = time.perf_counter()
         for number in range(self._rounds):
             for rows in fitting:
                 seconds[rows].append(self._step(size, rows))
-            if number >= 2 and time.perf_counter() - started > BUDGET_S:
+            spent = (time.perf_counter() - started) / BUDGET_S if BUDGET_S else 1.0
+            progress(max((number + 1) / self._rounds, min(spent, (number + 1) / ROUNDS_MIN, 1)))
+            if number + 1 >= ROUNDS_MIN and spent >= 1:
                 break
         return {rows: statistics.median(values) for rows, values in seconds.items()}
 
-    def _fitting(self, size: Size) -> list[int]:
+    def _fitting(self, size: Size, progress: Progress) -> list[int]:
         """The numbers of rows that the memory has room for; each is run, which warms it up."""
         fitting: list[int] = []
         for rows in self._rows:
@@ -80,6 +96,7 @@ class Tuner:
                     raise
                 break
             fitting.append(rows)
+            progress(sum(fitting) / sum(self._rows))
         return fitting
 
     def _step(self, size: Size, rows: int) -> float:
@@ -91,8 +108,8 @@ class Tuner:
         finally:
             self._release(samples)
 
-    def _decoder(self, size: Size) -> list[float]:
-        rounds = [self._decoding(size) for _ in range(self._rounds)]
+    def _decoder(self, size: Size, progress: Progress) -> list[float]:
+        rounds = [self._decoding(size) for _ in self._each_round(progress)]
         return [statistics.median(stage) for stage in zip(*rounds, strict=True)]
 
     def _decoding(self, size: Size) -> list[float]:
@@ -107,11 +124,16 @@ class Tuner:
         finally:
             self._release(samples)
 
-    def _encoder(self, size: Size) -> float:
+    def _encoder(self, size: Size, progress: Progress) -> float:
         image = io.BytesIO()
         Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)).save(image, "png")
-        found = (self._prepared(size, "a picture", image.getvalue()) for _ in range(self._rounds))
+        found = (self._prepared(size, "a picture", image.getvalue()) for _ in self._each_round(progress))
         return statistics.median(prepared.timings["encode_image"] for prepared in found)
+
+    def _each_round(self, progress: Progress) -> Iterator[int]:
+        for number in range(self._rounds):
+            yield number
+            progress((number + 1) / self._rounds)
 
     def _samples(self, size: Size, rows: int) -> list[Sample]:
         # Without guidance every sample takes one row, whatever the model's family.
@@ -125,6 +147,11 @@ class Tuner:
     def _release(self, samples: Sequence[Sample]) -> None:
         for sample in samples:
             self._pipeline.release(sample)
+
+
+def _part(progress: Progress, start: float, end: float) -> Progress:
+    """A progress that makes up the part from `start` to `end` of `progress`."""
+    return lambda share: progress(start + (end - start) * share)
 
 
 def _timed(run: Callable[[], object]) -> float:

@@ -111,6 +111,29 @@ def test_a_golden_picture_that_is_none(own_bundle: Path, content: bytes | None, 
         check_quietly(own_bundle)
 
 
+def test_the_golden_picture_is_opened_as_png_alone(
+    own_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle may come from anybody, and for EPS Pillow starts Ghostscript."""
+    ghostscript, started = tmp_path / "gs", tmp_path / "started"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {started}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
+    (own_bundle / bundle.GOLDEN_PNG).write_bytes(content)
+    refresh(own_bundle)
+    with pytest.raises(CheckError, match=r"golden\.png: cannot be read"):
+        check_quietly(own_bundle)
+    assert not started.exists()
+
+
+def test_a_golden_picture_of_too_many_pixels(own_bundle: Path) -> None:
+    Image.new("1", (20000, 20000)).save(own_bundle / bundle.GOLDEN_PNG)
+    refresh(own_bundle)
+    with pytest.raises(CheckError, match=r"golden\.png: cannot be read \(.*exceeds limit"):
+        check_quietly(own_bundle)
+
+
 def test_a_changed_file_is_named(own_bundle: Path) -> None:
     graph = own_bundle / bundle.STEP_ONNX
     graph.write_bytes(graph.read_bytes()[:-1] + b"\0")

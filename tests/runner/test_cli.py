@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
+from runner.cli import settings_from
 from tests.processes import run_module
 
 
@@ -39,11 +41,14 @@ def test_generate_takes_a_size_a_format_and_a_picture_to_start_from(tiny_bundle:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--size", "30x30"], "nearest size"),
-        (["--size", "enormous"], "image_size"),
-        (["--steps", "0"], "num_inference_steps"),
-        (["--strength", "2"], "strength"),
-        (["-o", "/nonexistent/out.png"], "No such file"),
+        (["--size", "30x30"], "--size: 30x30: width and height must be multiples of 8; the nearest size is 32x32"),
+        (["--size", "big"], "--size: 'big' is neither WIDTHxHEIGHT nor one of square_hd, square"),
+        (["--steps", "0"], "--steps: "),
+        (["--steps", "51"], "--steps: Input should be less than or equal to 50"),
+        (["--strength", "2"], "--strength: "),
+        (["--seed", "-1"], "--seed: "),
+        (["-o", "/nonexistent/out.png"], "--output (-o): there is no folder /nonexistent; make it"),
+        (["-o", "/"], "--output (-o): / is a folder; name a file in it, such as /out.png"),
     ],
 )
 def test_generate_says_in_one_line_what_to_mend(tiny_bundle: Path, options: list[str], words: str) -> None:
@@ -58,7 +63,8 @@ def test_generate_says_in_one_line_what_to_mend(tiny_bundle: Path, options: list
     ("flags", "words"),
     [
         (["--port", "70000"], "--port, RUNNER_PORT"),
-        (["--device", "tpu"], "--device, RUNNER_DEVICE"),
+        (["--device", "tpu"], "--device, RUNNER_DEVICE): 'tpu' is neither auto nor one or more of cpu, cuda:0"),
+        (["--device", "cuda:"], "--device, RUNNER_DEVICE"),
         (["--device", "cpu,"], "--device, RUNNER_DEVICE"),
         (["--device", "cuda:0,auto"], "--device, RUNNER_DEVICE"),
         (["--app", "no-owner"], "--app, RUNNER_APP"),
@@ -79,6 +85,28 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
     done = run_module("runner", command, "--help")
     assert done.returncode == 0
     assert f"python -m runner {command}" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "tune", "generate"])
+def test_a_device_that_cannot_be_used_is_refused_before_anything_is_read(command: str, tmp_path: Path) -> None:
+    """The bundle that is named is not even there: nothing of it was looked at."""
+    model = ["a picture", "--model", str(tmp_path)] if command == "generate" else [str(tmp_path)]
+    done = run_module("runner", command, *model, "--device", "tpu")
+    assert done.returncode == 1
+    assert (
+        done.stderr == "Error: --device: 'tpu' is not a device: cpu or cuda:0, cuda:1 …. Choose one of them, or auto\n"
+    )
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        for name in ("cuda", "cuda:0"):
+            done = run_module("runner", command, *model, "--device", name)
+            assert done.stderr.startswith(
+                "Error: --device: cuda:0 cannot be used, this onnxruntime has no CUDA. Install"
+            )
+
+
+def test_serve_takes_cuda_for_the_first_gpu() -> None:
+    assert settings_from({"device": "cuda"}).device == "cuda:0"
+    assert settings_from({"device": "cuda,cuda:1,cpu"}).device == "cuda:0,cuda:1,cpu"
 
 
 def test_wrong_usage_is_status_2() -> None:

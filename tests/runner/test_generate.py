@@ -1,6 +1,7 @@
 """`runner generate` with all its options, as a person or a script calls it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from schemas.images import RealtimeInput
 from tests.processes import run_module
 from tests.tiny_bundle import FAMILIES, make_tiny_bundle
 
@@ -84,12 +86,62 @@ def test_a_picture_that_the_checker_minds_is_named(checked: Path, tmp_path: Path
     assert ["the safety checker minds it" in line for line in done.stdout.splitlines()] == black
 
 
+def test_the_checker_can_be_left_out(checked: Path, tmp_path: Path) -> None:
+    asked = ["--seed", "20", "--num-images", "6"]
+    said = generate(checked, tmp_path / "out.png", *asked, "--no-safety-checker")
+    assert said["has_nsfw_concepts"] == []
+    assert all(colours(file).any() for file in said["outputs"])
+
+
+def test_pictures_are_left_as_far_as_over_the_socket(tiny_bundle: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source.png"
+    Image.new("RGB", (64, 64), "red").save(source)
+    strength = RealtimeInput(prompt="").strength
+    asked = ["--image", source, "--seed", 1, "--steps", 2]
+    usual, named, other = (
+        colours(generate(tiny_bundle, tmp_path / f"{number}.png", *asked, *options)["output"])
+        for number, options in enumerate(([], ["--strength", strength], ["--strength", 0.5]))
+    )
+    assert (usual == named).all()
+    assert (usual != other).any()
+
+
+def test_a_picture_that_is_none_is_named_by_its_flag(tiny_bundle: Path, tmp_path: Path) -> None:
+    source, mask = tmp_path / "source.png", tmp_path / "mask.txt"
+    Image.new("RGB", (64, 64), "red").save(source)
+    mask.write_text("no picture")
+    for flag, options in (("--image", ["--image", mask]), ("--mask", ["--image", source, "--mask", mask])):
+        done = run_module("runner", "generate", "--model", str(tiny_bundle), "a", *map(str, options))
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"Error: {flag}: ")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_steps_that_the_strength_leaves_nothing_of(tmp_path: Path) -> None:
+    source = tmp_path / "source.png"
+    Image.new("RGB", (64, 64), "red").save(source)
+    turbo = make_tiny_bundle(tmp_path / "turbo", **FAMILIES["turbo"])
+    options = ["--image", str(source), "--steps", "1", "--strength", "0.5"]
+    done = run_module("runner", "generate", "--model", str(turbo), "a", *options)
+    assert done.stderr == ("Error: --steps: 1 x strength 0.5 is below 1, which leaves no step: raise one of them\n")
+
+
+@pytest.mark.parametrize("name", ["missing/out.png", ".", "missing/../out.png"])
+def test_where_nothing_can_be_written_nothing_is_loaded(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+    """The bundle's graph is broken, which loading it would have found."""
+    broken = Path(shutil.copytree(tiny_bundle, tmp_path / "broken"))
+    (broken / "step.onnx").write_bytes(b"")
+    done = run_module("runner", "generate", "--model", str(broken), "a", "-o", str(tmp_path) + "/" + name)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: --output (-o): ")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["-o", "out.gif"], "--output: .gif is not written; choose .png, .jpg, .jpeg, .webp"),
-        (["--num-images", "9"], "num_images"),
-        (["--guidance-rescale", "2"], "guidance_rescale"),
+        (["-o", "out.gif"], "--output (-o): .gif is not written; choose .png, .jpg, .jpeg, .webp"),
+        (["--num-images", "9"], "--num-images: "),
+        (["--guidance-rescale", "2"], "--guidance-rescale: "),
     ],
 )
 def test_what_cannot_be_is_one_line(tiny_bundle: Path, options: list[str], words: str) -> None:

@@ -26,15 +26,25 @@ def test_auto_is_the_first_gpu_where_there_is_cuda(
     assert resolve_device("auto") == device
 
 
-def test_a_named_device_is_taken_at_its_word() -> None:
-    assert [resolve_device(device) for device in ("cpu", "cuda:3")] == ["cpu", "cuda:3"]
+def test_a_named_device_is_taken_at_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    assert [resolve_device(device) for device in ("cpu", "cuda:3", "cuda")] == ["cpu", "cuda:3", "cuda:0"]
     assert (Device.parse("cpu"), Device.parse("cuda:3")) == (Device("cpu"), Device("cuda", 3))
 
 
-@pytest.mark.parametrize("name", ["tpu", "cuda", "cuda:", "cuda:-1", "cpu:0", ""])
+@pytest.mark.parametrize("name", ["tpu", "cuda:", "cuda:-1", "cpu:0", ""])
 def test_a_word_that_is_no_device(tiny_bundle: Path, name: str) -> None:
     with pytest.raises(BundleError, match=r"is not a device: cpu or cuda:0"):
         Graph(tiny_bundle / STEP_ONNX, None, name, 1)
+    with pytest.raises(BundleError, match=r"^--device: .* is not a device: cpu or cuda:0"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
+def test_cuda_that_this_onnxruntime_does_not_have(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(BundleError, match=r"^--device: cuda:[01] cannot be used, this onnxruntime has no CUDA"):
+        resolve_device(name)
 
 
 def test_threads_are_those_asked_for_and_stop_spinning_soon() -> None:
