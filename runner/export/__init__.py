@@ -13,10 +13,12 @@ from typing import Final, Literal, get_args
 from runner.export.defaults import Defaults
 from runner.export.errors import ExportError, MissingExtra, OutputNotEmpty, OutputNotWritable, UnsuitableOption
 from runner.export.families import family_option
+from runner.export.hub import hub_id
 from runner.export.lora import Lora
 from runner.export.progress import Progress
 from runner.export.silence import silence
 from runner.export.source import resolve, resolve_component
+from runner.export.weights import check_model
 
 __all__ = ["Defaults", "ExportError", "Progress", "export"]
 
@@ -46,7 +48,8 @@ def export(
     """Make the bundle `out` of an SDXL checkpoint that draws in a few steps.
 
     Args:
-        source: folder in diffusers' layout, hub id, or a single .safetensors file (here, or owner/name/file).
+        source: folder in diffusers' layout, hub id, or a single .safetensors file (here, or owner/name/file). For
+            a hub id, here and below, the address of its page on huggingface.co may stand.
         out: a folder that does not exist yet or is empty. It appears whole, or not at all.
         unet: folder or hub id whose UNet takes the place of the checkpoint's.
         vae: the same for the VAE, an AutoencoderKL or an AutoencoderTiny.
@@ -66,23 +69,36 @@ def export(
     """
     target = _target(device, precision, weights)
     wanted_family = family_option(family)
+    source, loras = hub_id(source), [hub_id(words) for words in loras]
     if config is not None and not source.endswith(".safetensors"):
         raise UnsuitableOption("--config", "it is for a single .safetensors file, and SOURCE brings its own")
     _check_output(out)
     _require_extra()
     progress = progress or Progress()
     with silence():
-        replaced = {name: place for name, place in (("unet", unet), ("vae", vae)) if place is not None}
-        checkpoint = resolve(source, replaced, config=config, progress=progress.fetching)
+        _look_here(source, loras)
+        replaced = {name: hub_id(place) for name, place in (("unet", unet), ("vae", vae)) if place is not None}
+        checkpoint = resolve(source, replaced, config=config and hub_id(config), progress=progress.fetching)
         parts = {name: resolve_component(place, name, progress.fetching) for name, place in replaced.items()}
         found = [Lora.resolve(words, progress.fetching) for words in loras]
-        checker = resolve_component(safety_checker, "safety_checker", progress.fetching) if safety_checker else None
+        checker = (
+            resolve_component(hub_id(safety_checker), "safety_checker", progress.fetching) if safety_checker else None
+        )
         # Last, because torch takes seconds to import: what is wrong with the words above is said at once.
         from runner.export.assembly import Target
         from runner.export.conversion import Ingredients, convert
 
         ingredients = Ingredients(checkpoint, parts, found, checker)
         convert(ingredients, out, wanted_family, Target(*target), defaults or Defaults(), progress, with_golden=golden)
+
+
+def _look_here(source: str, loras: Sequence[str]) -> None:
+    """Refuse a file on this machine that cannot do: before 10 GB are fetched for the others."""
+    if Path(source).is_file() and source.endswith(".safetensors"):
+        check_model(Path(source), source)
+    for words in loras:
+        if Lora.is_here(words):
+            Lora.resolve(words)
 
 
 def _check_output(out: Path) -> None:

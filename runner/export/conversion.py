@@ -93,12 +93,15 @@ def convert(
     """
     configs = ingredients.configs()
     check_supported(configs)
-    recognised = recognise(configs["unet"], configs["scheduler"], ingredients.loras, family)
+    given_unet = ingredients.parts["unet"].source if "unet" in ingredients.parts else None
+    recognised = recognise(configs["unet"], configs["scheduler"], ingredients.loras, family, given_unet)
     progress.note(f"family {recognised.family}: {recognised.because}")
     _note_slow_vae(configs["vae"], target, progress)
     own = ingredients.own_defaults()
     if ingredients.checkpoint.single_file is None:
         own = checkpoint_defaults(ingredients.checkpoint.folder).over(own)
+    if defaults.over(own).licence is None:
+        progress.note("licence unknown: no model card (README.md) with the weights names one")
     chosen = completed(defaults.over(own), configs, recognised.family)
     require_space(out, ingredients.weight_files())
     with _staged(out) as (folder, scratch):
@@ -123,7 +126,8 @@ def _trace(
     """Load the networks, draw the golden picture with them, and trace them; what is left are files."""
     pipeline = load(ingredients.checkpoint, ingredients.parts, ingredients.loras, progress)
     if planned:
-        progress.stage(f"drawing the golden picture ({planned.width}x{planned.height}; --no-golden leaves it out)")
+        progress.note(f"the golden picture is {planned.width}x{planned.height}; --no-golden leaves it out")
+        progress.stage("drawing the golden picture")
         golden.with_fast_tokenizers(pipeline, ingredients.checkpoint.folder)
         golden.write(golden.draw(pipeline, family, planned), folder / bundle.GOLDEN_PNG)
     return graphs.export_graphs(pipeline, scratch, progress.stage)

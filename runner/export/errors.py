@@ -18,6 +18,11 @@ Each is one sentence for the person at the terminal and says what to do next.
 """
 
 from pathlib import Path
+from typing import Final
+
+_NEEDED: Final = "*.[jst][asx]*"
+"""safetensors, json and txt. In one pattern: the next goes behind the same --include in huggingface_hub 0.36, and
+behind one of its own from 1.0 on."""
 
 
 class ExportError(Exception):
@@ -74,8 +79,8 @@ class HubUnreachable(SourceNotFound):
     def __init__(self, repository: str) -> None:
         super().__init__(
             f"{repository} is not in the local hub cache and huggingface.co cannot be reached: connect and "
-            f"try again, or run `huggingface-cli download {repository}` elsewhere, copy the folder here "
-            "and give its path"
+            f"try again, or run `hf download {repository} --local-dir {repository} --include '{_NEEDED}'` elsewhere, "
+            "copy that folder here and give its path"
         )
 
 

@@ -34,6 +34,7 @@ def recognise(
     scheduler: Mapping[str, Any],
     loras: Sequence[Lora],
     wanted: Family | Literal["auto"] = "auto",
+    given_unet: str | None = None,
 ) -> Recognised:
     """The family of a checkpoint.
 
@@ -42,6 +43,7 @@ def recognise(
         scheduler: configuration of the checkpoint's scheduler.
         loras: what is fused into it.
         wanted: one of `FAMILIES` to believe, or "auto".
+        given_unet: where the UNet comes from, if that is not the checkpoint.
 
     Raises:
         UnsupportedCheckpoint: the UNet cannot be of the wanted family.
@@ -58,6 +60,13 @@ def recognise(
         return Recognised("lcm-lora", "the scheduler is LCM's and the UNet takes no guidance embedding")
     if kind == "EulerAncestralDiscreteScheduler" and spacing == "trailing":
         return Recognised("turbo", "the scheduler is SDXL-Turbo's")
+    if given_unet:
+        raise UnknownFamily(
+            f"--unet {given_unet} is no LCM UNet (it takes no guidance embedding), and neither SOURCE's scheduler "
+            f"({kind}) nor a LoRA draws in a few steps. Give --unet latent-consistency/lcm-sdxl, or add "
+            "--lora latent-consistency/lcm-lora-sdxl; or, if it is in the weights already, say which: "
+            "--family lcm-lora or turbo"
+        )
     raise UnknownFamily(
         f"nothing says that this checkpoint draws in a few steps (its scheduler is {kind}). Give what is missing: "
         "--unet latent-consistency/lcm-sdxl, or --lora latent-consistency/lcm-lora-sdxl; or, if it is in the "

@@ -1,6 +1,5 @@
 """LoRA weights into the networks' own: W becomes W + scale * alpha / rank * B A. Imports torch."""
 
-import re
 from typing import Final
 
 from diffusers import StableDiffusionXLPipeline
@@ -9,12 +8,9 @@ from safetensors import SafetensorError, safe_open
 
 from runner.export.errors import UnsuitableLora
 from runner.export.lora import Lora
+from runner.export.weights import check_lora, is_b
 
 _NETWORKS: Final = ("unet", "text_encoder", "text_encoder_2")
-_B: Final = re.compile(r"(lora_B|lora_up|lora\.up|lora_linear_layer\.up)(\.[\w]+)?\.weight$")
-"""The second of a LoRA's two matrices, as peft, kohya and older and newer diffusers name it."""
-_NO_LORA: Final = ("dora_scale", "hada_w1_a", "lokr_w1", "lokr_w1_a")
-"""What tells a DoRA, a LoHa and a LoKr from a LoRA. diffusers would drop a DoRA's scales and go on."""
 
 
 def fuse(pipeline: StableDiffusionXLPipeline, lora: Lora) -> None:
@@ -23,7 +19,8 @@ def fuse(pipeline: StableDiffusionXLPipeline, lora: Lora) -> None:
     Raises:
         UnsuitableLora: it does not fit, or it would change nothing.
     """
-    _check_file(lora)
+    check_lora(lora.file, lora.source)
+    _check_values(lora)
     found = _modules_of(pipeline, lora)
     try:
         pipeline.load_lora_weights(lora.file.parent, weight_name=lora.file.name, local_files_only=True)
@@ -36,19 +33,14 @@ def fuse(pipeline: StableDiffusionXLPipeline, lora: Lora) -> None:
     pipeline.unload_lora_weights()
 
 
-def _check_file(lora: Lora) -> None:
+def _check_values(lora: Lora) -> None:
     try:
         with safe_open(lora.file, "pt") as file:
-            names = list(file.keys())
-            changes = any(file.get_tensor(name).any() for name in names if _B.search(name))
+            changes = any(file.get_tensor(name).any() for name in file.keys() if is_b(name))  # noqa: SIM118  # no dict
     except (OSError, SafetensorError) as error:
         raise UnsuitableLora(
             f"the LoRA {lora.source} cannot be read: fetch it again (a clone with Git LFS needs `git lfs pull`)"
         ) from error
-    if kinds := [kind for kind in _NO_LORA if any(name.endswith((kind, f"{kind}.weight")) for name in names)]:
-        raise UnsuitableLora(f"{lora.source} is no plain LoRA ({kinds[0]}): fuse it into the checkpoint by other means")
-    if not any(_B.search(name) for name in names):
-        raise UnsuitableLora(f"{lora.source} holds no LoRA weights")
     if not changes:
         raise UnsuitableLora(f"the LoRA {lora.source} changes nothing: all its weights are 0")
 
@@ -61,7 +53,7 @@ def _modules_of(pipeline: StableDiffusionXLPipeline, lora: Lora) -> int:
         )
     except (ValueError, RuntimeError, KeyError, IndexError) as error:
         raise _misfit(lora, "its layers have names that diffusers cannot read") from error
-    return sum(bool(_B.search(name)) for name in state)
+    return sum(map(is_b, state))
 
 
 def _adapted(module: object) -> int:

@@ -19,8 +19,25 @@ _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILE: Final = re.compile(rf"({_HUB_ID.pattern})/([\w./-]+\.safetensors)")
 
 
+_ADDRESS: Final = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
+_REVISION: Final = re.compile(r"/(?:tree|blob|resolve)/main(?=/|:|$)|\?download=true|/(?=$|:)")
+
+
 def silent(_: str) -> None:
     """Tell nobody."""
+
+
+def hub_id(words: str) -> str:
+    """What a page of the hub shows, as owner/name or owner/name/file, if `words` is its address; else `words`.
+
+    Raises:
+        SourceNotFound: it is an address elsewhere.
+    """
+    if on_hub := _ADDRESS.match(words):
+        return _REVISION.sub("", words[on_hub.end() :])
+    if "://" in words:
+        raise SourceNotFound(f"{words} is no address on huggingface.co: download the file and give its path")
+    return words
 
 
 def origin(source: str) -> str:
@@ -44,6 +61,10 @@ def locate_folder(source: str, patterns: Sequence[str], progress: Progress = sil
     """
     if Path(source).is_dir():
         return Path(source)
+    if Path(source).is_file():
+        is_weights = source.endswith(".safetensors")
+        remedy = "a folder or a hub id (owner/name)" if is_weights else "a folder, a hub id or a .safetensors file"
+        raise SourceNotFound(f"{source} is a file of another kind than can be used here: give {remedy}")
     if _HUB_ID.fullmatch(source) is None:
         raise SourceNotFound(f"{source} is neither a folder nor a hub id (owner/name)")
     progress(f"fetching {source}")
@@ -128,7 +149,7 @@ def _explained(repository: str) -> Iterator[None]:
         yield
     except errors.RepositoryNotFoundError as error:
         raise SourceNotFound(
-            f"the hub shows no repository {repository}: check the name, and run `huggingface-cli login` "
+            f"the hub shows no repository {repository}: check the name, and run `hf auth login` "
             "if it is private or asks to accept its terms"
         ) from error
     except errors.LocalEntryNotFoundError as error:

@@ -1,17 +1,16 @@
 """Which LoRA weights a user means: `PATH`, or `PATH:SCALE`. Fusing them is `fusing`'s part."""
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from runner.export.errors import MissingComponent, UnsuitableLora, UnsuitableOption
 from runner.export.hub import Progress, locate_file, only_weights, origin, silent
+from runner.export.weights import check_lora
 
 WEIGHTS: Final = "pytorch_lora_weights.safetensors"
 """How diffusers calls the file that it saves."""
-_SCALED: Final = re.compile(r"(?P<source>.+):(?P<scale>[-+]?[\d.]+(?:e[-+]?\d+)?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,22 @@ class Lora:
     def __str__(self) -> str:
         return self.source if self.scale == 1 else f"{self.source} at {self.scale:g}"
 
+    @staticmethod
+    def is_here(words: str) -> bool:
+        """Whether `words` name a file or a folder on this machine.
+
+        Raises:
+            UnsuitableOption: the scale is none.
+        """
+        return Path(_split(words)[0]).exists()
+
     @classmethod
     def resolve(cls, words: str, progress: Progress = silent) -> Self:
         """Find the weights that `words` names: a .safetensors file, a folder or a hub id, and maybe a scale.
 
         Raises:
             UnsuitableOption: the scale is none.
-            UnsuitableLora: a folder does not say which of its files is meant.
+            UnsuitableLora: it is no LoRA, or a folder does not say which of its files is meant.
             SourceNotFound: there is no such file, folder or repository.
             HubUnreachable, DownloadBroken: as for a checkpoint.
         """
@@ -44,19 +52,21 @@ class Lora:
         file = locate_file(source, progress)
         if file is None:
             file = _in_folder(Path(source)) if Path(source).is_dir() else only_weights(source, WEIGHTS, progress)
+        check_lora(file, source)
         return cls(file, origin(source), scale)
 
 
 def _split(words: str) -> tuple[str, float]:
-    if Path(words).exists() or (match := _SCALED.fullmatch(words)) is None:
+    source, _, behind = words.rpartition(":")
+    if Path(words).exists() or not source:
         return words, 1.0
     try:
-        scale = float(match["scale"])
+        scale = float(behind)
     except ValueError:
         scale = math.nan
     if not math.isfinite(scale) or scale == 0:
         raise UnsuitableOption(f"--lora {words}", "the scale has to be a number other than 0, for example 0.8")
-    return match["source"], scale
+    return source, scale
 
 
 def _in_folder(folder: Path) -> Path:

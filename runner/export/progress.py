@@ -6,6 +6,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
+
+_WORDS, _BAR = 36, 24
+"""Columns: with the spinner, the count and the time they fit into a terminal of 80."""
 
 
 class Progress:
@@ -31,8 +35,12 @@ class TerminalProgress(Progress):
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Bar(
             SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            TextColumn(
+                "{task.description}",
+                markup=False,
+                table_column=Column(width=_WORDS, no_wrap=True, overflow="ellipsis"),
+            ),
+            BarColumn(bar_width=_BAR),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=self._console,

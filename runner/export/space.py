@@ -1,13 +1,12 @@
 """Whether the disk has room for an export: better said at once than after half an hour."""
 
-import json
 import math
 import shutil
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 from runner.export.errors import DiskFull
+from runner.export.weights import NotSafetensors, read_header
 
 _FLOAT32 = 4
 _COPIES = 2
@@ -31,11 +30,8 @@ def require_space(place: Path, weight_files: Iterable[Path]) -> None:
 
 
 def _parameters(file: Path) -> int:
-    """How many numbers a .safetensors file holds, by its header (https://github.com/huggingface/safetensors#format)."""
+    """How many numbers a .safetensors file holds, by its header."""
     try:
-        with file.open("rb") as content:
-            (length,) = struct.unpack("<Q", content.read(8))
-            header = json.loads(content.read(min(length, file.stat().st_size)))
-        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        return sum(math.prod(entry["shape"]) for entry in read_header(file).values())
+    except (OSError, NotSafetensors, KeyError, TypeError):
         return 0

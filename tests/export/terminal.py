@@ -9,13 +9,13 @@ import sys
 import termios
 from collections.abc import Mapping
 
-_ROWS, _COLUMNS = 40, 120
+_ROWS = 40
 
 
-def on_a_terminal(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
+def on_a_terminal(*arguments: str, environment: Mapping[str, str] | None = None, columns: int = 120) -> str:
     """What Python shows on stderr, control characters included."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, columns, 0, 0))
     variables = os.environ | {"TERM": "xterm"} | (environment or {})
     with subprocess.Popen([sys.executable, *arguments], stderr=theirs, env=variables) as process:
         os.close(theirs)

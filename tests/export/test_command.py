@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runner.engine import bundle
-from tests.export.hollow import write
+from tests.export.hollow import write_weights
 
 pytestmark = pytest.mark.export
 
@@ -28,10 +28,17 @@ def test_every_stage_on_stderr_and_the_outcome_on_stdout(base_checkpoint: Path, 
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     assert json.loads(done.stdout) == {"bundle": str(out), "megabytes": round(size / 1e6, 1)}
     stages = [line.strip() for line in done.stderr.splitlines()]
-    assert stages[:3] == ["family turbo: by --family", "loading the checkpoint", "tracing text_encoder"]
+    assert stages[0] == "family turbo: by --family"
+    assert stages[1].startswith("licence unknown")
+    assert stages[2:4] == ["loading the checkpoint", "tracing text_encoder"]
     assert stages[-1] == "writing vae_encoder.onnx"
     description = bundle.check(out)
     assert (description.name, description.family, description.golden) == ("mine", "turbo", None)
+
+
+def test_a_person_is_told_what_comes_next(base_checkpoint: Path, tmp_path: Path) -> None:
+    done = run(base_checkpoint, tmp_path / "my model", "--family", "turbo", "--no-golden")
+    assert done.stdout.endswith(f" MB); next: python -m runner check '{tmp_path / 'my model'}'\n"), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -39,6 +46,9 @@ def test_every_stage_on_stderr_and_the_outcome_on_stdout(base_checkpoint: Path, 
     [
         ([], "nothing says that this checkpoint draws in a few steps"),
         (["--lora", "styles:0"], "--lora styles:0: the scale has to be a number other than 0"),
+        (["--lora", "owner/style:abc"], "--lora owner/style:abc: the scale has to be a number other than 0"),
+        (["--lora", "https://hf.co/owner/style"], "owner/style is not in the local hub cache"),
+        (["--unet", "."], "has no unet"),
         (["--lora", "nowhere.safetensors"], "there is no file nowhere.safetensors"),
         (["--lora", "owner/lcm-lora"], "owner/lcm-lora is not in the local hub cache"),
         (["--unet", "owner/lcm"], "owner/lcm is not in the local hub cache"),
@@ -56,8 +66,8 @@ def test_a_mistake_is_one_sentence(base_checkpoint: Path, tmp_path: Path, argume
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
-    write(tmp_path / "model.safetensors")
+def test_a_file_whose_configuration_is_not_there(tmp_path: Path) -> None:
+    write_weights(tmp_path / "model.safetensors")
     done = run(tmp_path / "model.safetensors", tmp_path / "out")
     assert done.returncode == 1
     assert "stabilityai/stable-diffusion-xl-base-1.0 is not in the local hub cache" in done.stderr

@@ -162,6 +162,11 @@ class TestFamily:
         with pytest.raises(UnknownFamily, match=r"--unet .* --lora .* --family"):
             recognise(self.PLAIN_UNET, scheduler, [self.STYLE])
 
+    def test_a_unet_given_that_is_no_lcm_unet(self) -> None:
+        with pytest.raises(UnknownFamily, match=r"^--unet owner/plain is no LCM UNet.*--lora .*--family"):
+            recognise(self.PLAIN_UNET, self.EULER, [self.STYLE], given_unet="owner/plain")
+        assert recognise(self.PLAIN_UNET, self.EULER, [self.LCM_LORA], given_unet="owner/plain").family == "lcm-lora"
+
     @pytest.mark.parametrize("family", ["lcm", "lcm-lora", "turbo"])
     def test_what_the_user_says_is_believed(self, family: str) -> None:
         assert recognise(self.PLAIN_UNET, self.EULER, [self.LCM_LORA], family_option(family)).family == family

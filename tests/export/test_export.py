@@ -118,7 +118,10 @@ def test_defaults_come_from_the_caller(tiny_checkpoint: Path, tmp_path: Path) ->
     export(str(tiny_checkpoint), tmp_path / "out", defaults=defaults, progress=progress)
     description = bundle.check(tmp_path / "out")
     assert (description.name, description.default_size, description.licence) == ("mine", (32, 48), "MIT")
-    assert progress.notes == ["family lcm: the UNet takes the guidance scale as an embedding"]
+    assert progress.notes == [
+        "family lcm: the UNet takes the guidance scale as an embedding",
+        "the golden picture is 32x48; --no-golden leaves it out",
+    ]
     assert progress.stages[0] == "loading the checkpoint"
     assert "tracing unet" in progress.stages
     assert progress.stages[-1] == "writing vae_encoder.onnx"
@@ -185,11 +188,12 @@ def test_for_cuda_the_arithmetic_is_in_half_precision(tiny_checkpoint: Path, tmp
     """A VAE that overflows in half precision stays fp32, and the user hears what would be faster."""
     heard = Heard()
     export(str(tiny_checkpoint), tmp_path / "out", device="cuda", progress=heard)
+    assert any("licence unknown" in note for note in heard.notes)
     description = bundle.check(tmp_path / "out")
     assert (description.device, description.precision) == ("cuda", "fp16")
     assert description.golden is not None
     assert description.golden.max_difference > 1
-    assert "--vae madebyollin/sdxl-vae-fp16-fix" in heard.notes[-1]
+    assert "--vae madebyollin/sdxl-vae-fp16-fix" in "".join(heard.notes)
 
 
 def test_a_vae_that_is_safe_in_half_precision(tiny_checkpoint: Path, tmp_path: Path) -> None:

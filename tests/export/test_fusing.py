@@ -111,4 +111,4 @@ class TestRefusals:
     def test_a_git_lfs_pointer(self, tmp_path: Path) -> None:
         (tmp_path / "style.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
         with pytest.raises(UnsuitableLora, match="git lfs pull"):
-            fuse(fresh(tmp_path), Lora(tmp_path / "style.safetensors", "style"))
+            Lora.resolve(str(tmp_path / "style.safetensors"))

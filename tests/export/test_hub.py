@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from runner.export import source
 from tests.export import hub_server
-from tests.export.hollow import WEIGHTS, hollow_checkpoint, write
+from tests.export.hollow import WEIGHTS, hollow_checkpoint, write, write_lora, write_weights
 from tests.export.terminal import on_a_terminal
 
 CHUNK = 10 * 2**20
@@ -102,7 +103,21 @@ def test_no_such_repository(cache: Path) -> None:
 def test_no_way_to_the_hub(cache: Path, no_hub: str, offline: bool) -> None:
     found = look_up(cache, no_hub, "resolve", "owner/model", offline=offline)
     assert found["error"] == "HubUnreachable"
-    assert "huggingface-cli download owner/model" in found["message"]
+    assert "hf download owner/model" in found["message"]
+
+
+def test_what_to_run_where_there_is_a_hub(checkpoint: Path, cache: Path, no_hub: str, tmp_path: Path) -> None:
+    needed = {path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.is_file()}
+    for other in ("unet/model.onnx", "unet/diffusion_pytorch_model.bin", "flax_model.msgpack", "sample.png"):
+        write(checkpoint / other)
+    (advice,) = re.findall("`hf (.*?)`", look_up(cache, no_hub, "resolve", "owner/model")["message"])
+    with hub_server.serve({"owner/model": checkpoint}) as hub:
+        command = [Path(sys.executable).with_name("hf"), *shlex.split(advice)]
+        subprocess.run(command, cwd=tmp_path, env=os.environ | {"HF_ENDPOINT": hub.endpoint}, check=True)
+    fetched = tmp_path / "owner" / "model"
+    files = {path.relative_to(fetched) for path in fetched.rglob("*") if path.is_file()}
+    assert {file for file in files if file.parts[0] != ".cache"} == needed
+    assert source.resolve(str(fetched)).folder == fetched
 
 
 @pytest.mark.parametrize("offline", [False, True])
@@ -159,8 +174,8 @@ class TestLora:
         return tmp_path / "lora"
 
     def test_diffusers_own_name(self, repository: Path, cache: Path) -> None:
-        write(repository / "pytorch_lora_weights.safetensors")
-        write(repository / "other.safetensors")
+        write_lora(repository / "pytorch_lora_weights.safetensors")
+        write_lora(repository / "other.safetensors")
         with hub_server.serve({"owner/lcm-lora": repository}) as hub:
             found = look_up(cache, hub.endpoint, "lora", "owner/lcm-lora:0.8")
         assert Path(found["file"]).name == "pytorch_lora_weights.safetensors"
@@ -168,13 +183,13 @@ class TestLora:
         assert hub.fetched == {"README.md", "pytorch_lora_weights.safetensors"}
 
     def test_the_only_one_there(self, repository: Path, cache: Path) -> None:
-        write(repository / "pixel-art.safetensors")
+        write_lora(repository / "pixel-art.safetensors")
         with hub_server.serve({"owner/pixel-art": repository}) as hub:
             found = look_up(cache, hub.endpoint, "lora", "owner/pixel-art")
         assert Path(found["file"]).name == "pixel-art.safetensors"
 
     def test_once_fetched_it_needs_no_hub(self, repository: Path, cache: Path, no_hub: str) -> None:
-        write(repository / "pixel-art.safetensors")
+        write_lora(repository / "pixel-art.safetensors")
         with hub_server.serve({"owner/pixel-art": repository}) as hub:
             online = look_up(cache, hub.endpoint, "lora", "owner/pixel-art")
         assert look_up(cache, no_hub, "lora", "owner/pixel-art") == online
@@ -184,21 +199,21 @@ class TestLora:
         assert look_up(cache, no_hub, "lora", "owner/pixel-art")["error"] == "HubUnreachable"
 
     def test_several_and_one_of_them(self, repository: Path, cache: Path) -> None:
-        write(repository / "pixel-art.safetensors")
-        write(repository / "oil.safetensors")
+        write_lora(repository / "pixel-art.safetensors")
+        write_lora(repository / "oil.safetensors")
         with hub_server.serve({"owner/styles": repository}) as hub:
             unclear = look_up(cache, hub.endpoint, "lora", "owner/styles")
             found = look_up(cache, hub.endpoint, "lora", "owner/styles/oil.safetensors")
             missing = look_up(cache, hub.endpoint, "lora", "owner/styles/water.safetensors")
         assert unclear["error"] == "SourceNotFound"
         assert "owner/styles/oil.safetensors, owner/styles/pixel-art.safetensors" in unclear["message"]
-        assert Path(found["file"]).read_text() == "{}"
+        assert Path(found["file"]).name == "oil.safetensors"
         assert missing["error"] == "SourceNotFound"
         assert "pixel-art" not in {Path(file).stem for file in hub.fetched}
 
 
 def test_a_single_file_with_sdxls_configuration(checkpoint: Path, cache: Path, tmp_path: Path) -> None:
-    write(tmp_path / "fine-tuned" / "model.safetensors")
+    write_weights(tmp_path / "fine-tuned" / "model.safetensors")
     with hub_server.serve({source.SDXL: checkpoint, "owner/fine-tuned": tmp_path / "fine-tuned"}) as hub:
         found = look_up(cache, hub.endpoint, "resolve", "owner/fine-tuned/model.safetensors")
     assert Path(found["single_file"]).name == "model.safetensors"

@@ -19,6 +19,25 @@ with TerminalProgress() as progress:
 """
 
 
+STAGES = """
+from runner.export.progress import TerminalProgress
+with TerminalProgress() as progress:
+    progress.expect(12)
+    for stage in ("tracing unet", "drawing the golden picture", "fusing latent-consistency/lcm-lora-sdxl at 0.8"):
+        progress.stage(stage)
+        progress._bar.refresh()
+"""
+
+
+def test_the_bar_keeps_its_place_on_a_narrow_terminal() -> None:
+    shown = on_a_terminal("-c", STAGES, columns=80)
+    lines = [re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]", shown)]
+    bars = [re.search("[━╸╺]+", line) for line in lines if "/12" in line]
+    (place,) = {match.span() for match in bars if match}
+    assert place[1] - place[0] == 24
+    assert "drawing the golden picture" in shown
+
+
 def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with TerminalProgress() as progress:
         progress.fetching("fetching owner/model")

@@ -103,6 +103,18 @@ class TestFolder:
         with pytest.raises(errors.SourceNotFound, match="neither a folder nor a hub id"):
             source.resolve(name)
 
+    @pytest.mark.parametrize("name", ["model.ckpt", "model.gguf"])
+    def test_a_file_of_another_kind(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_bytes(b"PK")
+        for look_up in (source.resolve, Lora.resolve):
+            with pytest.raises(errors.SourceNotFound, match=rf"{name} is a file of another kind.*\.safetensors file$"):
+                look_up(str(tmp_path / name))
+
+    def test_a_lone_file_is_no_network(self, tmp_path: Path) -> None:
+        file = write_weights(tmp_path / "unet.safetensors")
+        with pytest.raises(errors.SourceNotFound, match=r"give a folder or a hub id \(owner/name\)$"):
+            source.resolve_component(str(file), "unet")
+
 
 class TestComponent:
     def test_replaced_weights_need_not_be_there(self, checkpoint: Path) -> None:
