@@ -17,6 +17,11 @@ from tokens.keys import SigningKey
 UNKNOWN_PATH = f"/{APP_ID}/nothing/realtime"
 
 
+def lasting_token(*apps: str) -> str:
+    """For parameters: they are made when the suite is collected, minutes before their test."""
+    return token(*apps, duration_s=3600)
+
+
 def told(door: Door, path: str, credentials: str) -> tuple[list[Any], int, str]:
     """Everything that a browser sees of a refused token."""
 
@@ -48,7 +53,7 @@ def refused(door: Door, path: str, authorization: str | None) -> Response:
     ("path", "credentials", "error", "reason", "code"),
     [
         (PATH, token(age_s=100), "UNAUTHORIZED", "the token has expired; mint a new one", 4001),
-        (PATH, token(age_s=-100), "UNAUTHORIZED", "iat or nbf is still to come", 4001),
+        (PATH, token(age_s=-3000), "UNAUTHORIZED", "iat or nbf is still to come", 4001),
         (PATH, token(key=SigningKey.generate()), "UNAUTHORIZED", "no published key has this kid", 4001),
         (PATH, token()[:-8] + "AAAAAAAA", "UNAUTHORIZED", None, 4001),
         (PATH, "x", "UNAUTHORIZED", "not three base64url segments", 4001),
@@ -56,12 +61,12 @@ def refused(door: Door, path: str, authorization: str | None) -> Response:
         (PATH, "x" * 5000, "UNAUTHORIZED", "the token is over 4096 bytes", 4001),
         (
             PATH,
-            token("other/app"),
+            lasting_token("other/app"),
             "FORBIDDEN",
             f"the token's allowed_apps do not include {APP_ID}/realtime",
             4003,
         ),
-        (UNKNOWN_PATH, token(), "NOT_FOUND", "there is no realtime endpoint at this path", 4004),
+        (UNKNOWN_PATH, lasting_token(), "NOT_FOUND", "there is no realtime endpoint at this path", 4004),
     ],
     ids=[
         "expired",
@@ -97,9 +102,9 @@ def test_a_refused_token_is_told_in_band_and_closed(
         (PATH, "Key nonsense", 401, "Invalid Key Authorization header format.", "Key realm"),
         (PATH, "Key key-1:wrong", 401, "No user found for Key ID and Secret", "Key realm"),
         (PATH, "Bearer x", 401, "not three base64url segments", "invalid_token"),
-        (PATH, f"Bearer {token('other/app')}", 403, "the token's allowed_apps", "insufficient_scope"),
+        (PATH, f"Bearer {lasting_token('other/app')}", 403, "the token's allowed_apps", "insufficient_scope"),
         (UNKNOWN_PATH, f"Key {API_KEY}", 404, "there is no realtime endpoint", ""),
-        (UNKNOWN_PATH, f"Bearer {token()}", 404, "there is no realtime endpoint", ""),
+        (UNKNOWN_PATH, f"Bearer {lasting_token()}", 404, "there is no realtime endpoint", ""),
     ],
 )
 def test_a_refused_header_gets_a_status_and_the_one_error_body(
