@@ -137,7 +137,10 @@ def engine(result: Result) -> str:
             cells += [f"{figures['p50_ms']:.1f}", f"{figures['p90_ms']:.1f}"]
             cells += [f"{batch[key]:.1f}" if batch else "" for key in ("alone_per_s", "together_per_s")]
             rows.append(f"| {' | '.join(cells)} |")
-    variants = {name: model["variants"] for name, model in result["models"].items()}
+    variants = "; ".join(
+        f"{name}: {', '.join(f'{peer} {setting}' for peer, setting in model['variants'].items())}"
+        for name, model in result["models"].items()
+    ).replace("_", " ")
     text = f"""`python -m bench.engine`, {_machine(result)}. One run, taking turns, each in its own process: the same
 random weights, size, steps and seeds; from the prompt to JPEG; a prompt that nobody has seen before each time. Before
 it, all draw the same picture (at most 1 of 255 apart). Of each peer's settings the fastest here was taken:
