@@ -139,6 +139,7 @@ class Gateway:
                 self._outbox.task_done()
         except OSError:
             pass  # the gateway has gone
+        # The thread's last word, whatever it was: without it the process would end and nobody know why.
         except Exception:
             _log.exception("an answer cannot be sent")
         finally:
@@ -151,6 +152,7 @@ class Gateway:
             pass  # the gateway died with something of ours unread
         except (FramingError, MessageError):
             _log.exception("the gateway does not make sense")
+        # As in `_write`: the log says why the process ends.
         except Exception:
             _log.exception("a request cannot be taken in")
         finally:
