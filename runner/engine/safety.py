@@ -13,6 +13,8 @@ from runner.engine.graphs import Graph
 Pixels = NDArray[np.uint8]
 
 _FILTER: Final = Image.Resampling.BICUBIC
+_STRIP: Final = 8
+"""Times as long as wide, or more, and a picture is a strip."""
 
 
 class SafetyChecker:
@@ -38,9 +40,12 @@ def seen(picture: Pixels) -> Pixels:
     # The longer side is cut short, not rounded (get_resize_output_image_size with default_to_square=False).
     size = (side, side * height // width) if width <= height else (side * width // height, side)
     left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    # Only what will be seen is resized: of a strip of 8 x 14136 pixels, the whole would have 89 million.
+    whole = Image.fromarray(picture)
+    if max(size) <= _STRIP * side:
+        return np.asarray(whole.resize(size, _FILTER).crop((left, top, left + side, top + side)))
+    # Only what will be seen is resized, which may round differently by 1: all of 8 x 14136 pixels would be 89 million.
     x, y = width / size[0], height / size[1]
     columns = (left * x, 0, min((left + side) * x, width), height)  # rounding must not lead out of the picture
     rows = (0, top * y, side, min((top + side) * y, height))
-    narrow = Image.fromarray(picture).resize((side, height), _FILTER, box=columns)
+    narrow = whole.resize((side, height), _FILTER, box=columns)
     return np.asarray(narrow.resize((side, side), _FILTER, box=rows))
