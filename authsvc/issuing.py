@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from authsvc import signing_keys
 from authsvc.settings import Settings
-from schemas.tokens import TokenClaims
+from schemas.tokens import PinnedLimits, TokenClaims
 from tokens import scope
 from tokens.mint import mint, new_claims
 
@@ -44,6 +44,6 @@ def issue(
         apps=scope.narrow(requested, granted),
         now=now,
         duration_s=duration_s,
-        max_session_s=settings.max_session_s,
+        limits=PinnedLimits(max_session_s=settings.max_session_s),
     )
     return Issued(mint(signing_keys.current(session), claims), claims)

@@ -1,8 +1,9 @@
 """The tables. Times are unix seconds."""
 
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import JSON, Enum, Index, LargeBinary, String, Text, text
+from sqlalchemy import JSON, BigInteger, Double, Enum, Index, Integer, LargeBinary, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -11,7 +12,11 @@ class Base(DeclarativeBase):
 
 
 class ApiKey(Base):
-    """A key that may mint tokens for `apps`. Its secret is not here, only the secret's SHA-256."""
+    """A key that may mint tokens for `apps`, or do what its other roles say.
+
+    Its secret is not here, only the secret's SHA-256. After a rotation the previous secret works until
+    `previous_valid_until`.
+    """
 
     __tablename__ = "api_keys"
 
@@ -21,6 +26,13 @@ class ApiKey(Base):
     apps: Mapped[list[str]] = mapped_column(JSON)
     created_at: Mapped[int]
     revoked_at: Mapped[int | None]
+    roles: Mapped[list[str]] = mapped_column(JSON, server_default='["mint"]')
+    expires_at: Mapped[int | None] = mapped_column(BigInteger)
+    rate_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    daily_quota: Mapped[int | None] = mapped_column(BigInteger)
+    limits: Mapped[dict[str, int]] = mapped_column(JSON, server_default="{}")
+    previous_secret_sha256: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    previous_valid_until: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class KeyState(StrEnum):
@@ -37,7 +49,13 @@ class SigningKeyRow(Base):
     __tablename__ = "signing_keys"
     __table_args__ = (
         # At most one next and one current key, whatever processes race.
-        Index("one_active_key_a_state", "state", unique=True, sqlite_where=text("state != 'retired'")),
+        Index(
+            "one_active_key_a_state",
+            "state",
+            unique=True,
+            sqlite_where=text("state != 'retired'"),
+            postgresql_where=text("state != 'retired'"),
+        ),
     )
 
     kid: Mapped[str] = mapped_column(String(43), primary_key=True)
@@ -55,3 +73,69 @@ class SigningKeyRow(Base):
     created_at: Mapped[int]
     activated_at: Mapped[int | None]
     retired_at: Mapped[int | None]
+
+
+class Revocation(Base):
+    """Tokens that are good no more; see `schemas.revocation.RevokedEntry`."""
+
+    __tablename__ = "revocations"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    sha256: Mapped[str] = mapped_column(String(64))
+    issued_before: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class RedeemedToken(Base):
+    """A one-time token that has opened its socket. The primary key lets exactly one of many win."""
+
+    __tablename__ = "redeemed_tokens"
+
+    jti: Mapped[str] = mapped_column(String(64), primary_key=True)
+    expires_at: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class DailyMints(Base):
+    """How many tokens a key with a quota has minted in a day (UTC, YYYY-MM-DD)."""
+
+    __tablename__ = "daily_mints"
+
+    key_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    minted: Mapped[int] = mapped_column(BigInteger)
+
+
+class AuditEventRow(Base):
+    """An event of the audit log: written once, never changed. It never holds a token or a secret."""
+
+    __tablename__ = "audit_events"
+
+    # SQLite numbers the rows of an INTEGER key alone.
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+    event_id: Mapped[str] = mapped_column(String(36), unique=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    at: Mapped[int] = mapped_column(BigInteger, index=True)
+    actor: Mapped[str | None] = mapped_column(String(64))
+    key_id: Mapped[str | None] = mapped_column(String(64), index=True)
+    subject: Mapped[str | None] = mapped_column(String(128))
+    jti: Mapped[str | None] = mapped_column(String(64))
+    app: Mapped[str | None] = mapped_column(String(200))
+    address: Mapped[str | None] = mapped_column(String(64))
+    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class DailyUsage(Base):
+    """What one key did on one app in one day (UTC, YYYY-MM-DD): the audit log added up."""
+
+    __tablename__ = "daily_usage"
+
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    app: Mapped[str] = mapped_column(String(200), primary_key=True)
+    tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    refused: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    connections: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    seconds: Mapped[float] = mapped_column(Double, server_default="0")
+    images: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    pixels: Mapped[int] = mapped_column(BigInteger, server_default="0")

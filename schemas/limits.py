@@ -15,7 +15,12 @@ SESSION_DEFAULT_S: Final = 3600
 SESSION_MAX_S: Final = 24 * 3600
 ALLOWED_APPS_MAX: Final = 32
 APP_MAX_CHARS: Final = 200
+SUBJECT_MAX_CHARS: Final = 128
+PINNED_MAX: Final = 2**53 - 1  # every JSON reader keeps it exact (RFC 8259 §6)
+KEY_NAME_MAX_CHARS: Final = 200
+KEY_GRACE_MAX_S: Final = 30 * 24 * 3600
 HTTP_BODY_MAX_BYTES: Final = 64 * 1024
+EVENTS_PER_REPORT_MAX: Final = 100
 
 # Realtime messages (contract §2e, security W6, W8)
 MAX_BUFFERING_MAX: Final = 60

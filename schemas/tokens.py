@@ -1,6 +1,6 @@
 """Bodies of the token endpoints and the claims of a token (contract §1, design §4)."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -14,7 +14,31 @@ AppId = Annotated[
 """`alias`, `owner/alias` or a full path such as `owner/alias/image-to-image/realtime`."""
 
 
-class TokenRequest(BaseModel):
+Subject = Annotated[str, StringConstraints(min_length=1, max_length=limits.SUBJECT_MAX_CHARS, pattern=r"^[!-~]+$")]
+"""Who a token is for: an opaque id of the backend's own, printable ASCII. Not a mail address: runners log it."""
+
+
+class PinnedLimits(BaseModel):
+    """What a token may be used for at most; the runner enforces it. None: no limit beyond the runner's own."""
+
+    max_session_s: int | None = Field(
+        default=None, ge=1, le=limits.SESSION_MAX_S, strict=True, description="Seconds that a socket may live."
+    )
+    max_connections: int | None = Field(
+        default=None, ge=1, le=limits.PINNED_MAX, strict=True, description="Sockets open at once, on each runner."
+    )
+    max_requests: int | None = Field(
+        default=None, ge=1, le=limits.PINNED_MAX, strict=True, description="Requests over all sockets, on each runner."
+    )
+    max_pixels: int | None = Field(
+        default=None, ge=1, le=limits.PINNED_MAX, strict=True, description="Width times height of a picture."
+    )
+    max_steps: int | None = Field(
+        default=None, ge=1, le=limits.NUM_INFERENCE_STEPS_MAX, strict=True, description="num_inference_steps."
+    )
+
+
+class TokenRequest(PinnedLimits):
     """Every body form that the official clients, the documentation and public programs send.
 
     `allowed_apps` and `app` add up; `duration` and `token_expiration` are two names of one thing. Unknown
@@ -31,6 +55,10 @@ class TokenRequest(BaseModel):
     token_expiration: int | None = Field(
         default=None, ge=1, le=limits.TOKEN_DURATION_MAX_S, strict=True, description="Seconds."
     )
+    subject: Subject | None = Field(
+        default=None, description="Your own id of the user whom the token is for; `sub`. Default: the key's id."
+    )
+    one_time: bool = Field(default=False, strict=True, description="The token opens one socket, and no second one.")
 
     @model_validator(mode="after")
     def _names_an_app(self) -> Self:
@@ -62,19 +90,21 @@ class TokenResponse(BaseModel):
     expires_at: int = Field(description="Unix time, seconds.")
     expires_in: int = Field(ge=0, le=limits.TOKEN_DURATION_MAX_S, description="Seconds.")
     allowed_apps: list[str] = Field(description="What the token opens: the request, narrowed to the key's scope.")
+    jti: str = Field(description="Names the token: what to revoke it by.")
 
 
-class TokenClaims(BaseModel):
-    """The payload of a token (RFC 7519 §4.1, and ours). Times are unix seconds, integers only."""
+class TokenClaims(PinnedLimits):
+    """The payload of a token (RFC 7519 §4.1, RFC 9068 §2.2 and ours). Times are unix seconds, integers only."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
     iss: str = Field(min_length=1)
     aud: str = Field(min_length=1)
-    sub: str = Field(min_length=1, description="The API key's id.")
+    sub: str = Field(min_length=1, description="Whom the token is for; the API key's id where nobody is named.")
     jti: str = Field(min_length=1)
     iat: int
     nbf: int
     exp: int
     apps: list[str] = Field(min_length=1)
-    max_session_s: int | None = Field(default=None, ge=1)
+    client_id: str | None = Field(default=None, min_length=1, description="The API key that the token was minted with.")
+    one_time: Literal[True] | None = Field(default=None, description="The token opens one socket.")

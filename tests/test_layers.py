@@ -26,7 +26,7 @@ RUNNER_ROOMS = {
     "runner.export": {"runner.export", "runner.engine"},
 }
 NEVER_IN_A_SERVER = {"torch", "diffusers", "transformers", "optimum"}
-TOKENS_IN_RUNNER = {"tokens.verify", "tokens.keys", "tokens.scope", "tokens.errors"}
+TOKENS_IN_RUNNER = {"tokens.verify", "tokens.keys", "tokens.scope", "tokens.revocation", "tokens.errors"}
 NO_IO = {
     "socket",
     "ssl",

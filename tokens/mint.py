@@ -6,8 +6,8 @@ from typing import Final
 
 import jwt
 
-from schemas import limits
-from schemas.tokens import TokenClaims
+from schemas.limits import TOKEN_MAX_BYTES
+from schemas.tokens import PinnedLimits, TokenClaims
 from tokens.errors import TokenTooLarge
 from tokens.keys import ALGORITHM, SigningKey
 from tokens.verify import TOKEN_TYPE
@@ -23,18 +23,22 @@ def new_claims(
     apps: Sequence[str],
     now: float,
     duration_s: int,
-    max_session_s: int | None = None,
+    limits: PinnedLimits | None = None,
+    client_id: str | None = None,
+    one_time: bool = False,
 ) -> TokenClaims:
     """Fills in the claims of a new token, valid from `now` on and named by a random `jti`.
 
     Args:
         issuer: `iss`, the name of the service that signs.
         audience: `aud`, the name of the service that verifies.
-        subject: `sub`, the API key's id.
+        subject: `sub`, whom the token is for.
         apps: Scope entries, see `tokens.scope`.
         now: Unix time, seconds.
         duration_s: How long the token may open a socket.
-        max_session_s: How long an opened socket may live, whatever `exp` says.
+        limits: What the token may be used for at most.
+        client_id: The API key that it is minted with.
+        one_time: Whether it opens one socket only.
     """
     issued_at = int(now)
     return TokenClaims(
@@ -46,7 +50,9 @@ def new_claims(
         nbf=issued_at,
         exp=issued_at + duration_s,
         apps=list(apps),
-        max_session_s=max_session_s,
+        client_id=client_id,
+        one_time=True if one_time else None,
+        **(limits or PinnedLimits()).model_dump(include=set(PinnedLimits.model_fields)),
     )
 
 
@@ -59,6 +65,6 @@ def mint(key: SigningKey, claims: TokenClaims) -> str:
     payload = claims.model_dump_json(exclude_none=True).encode("utf-8")
     header = {"kid": key.kid, "typ": TOKEN_TYPE}
     token = _JWS.encode(payload, key.private, algorithm=ALGORITHM, headers=header)
-    if len(token) > limits.TOKEN_MAX_BYTES:
-        raise TokenTooLarge(f"the token would be over {limits.TOKEN_MAX_BYTES} bytes")
+    if len(token) > TOKEN_MAX_BYTES:
+        raise TokenTooLarge(f"the token would be over {TOKEN_MAX_BYTES} bytes")
     return token

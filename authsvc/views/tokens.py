@@ -33,6 +33,7 @@ def mint_realtime() -> Response:
         expires_at=claims.exp,
         expires_in=claims.exp - claims.iat,
         allowed_apps=claims.apps,
+        jti=claims.jti,
     )
     return _created(body.model_dump_json())
 

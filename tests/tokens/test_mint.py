@@ -5,6 +5,7 @@ import json
 import pytest
 
 from schemas import limits
+from schemas.tokens import PinnedLimits
 from tests.tokens.conftest import AUDIENCE, ISSUER, NOW, Desk
 from tokens import compact
 from tokens.errors import TokenTooLarge
@@ -19,7 +20,7 @@ def minted(desk: Desk, apps: list[str], max_session_s: int | None = None) -> str
         apps=apps,
         now=NOW + 0.7,
         duration_s=120,
-        max_session_s=max_session_s,
+        limits=PinnedLimits(max_session_s=max_session_s),
     )
     return mint(desk.key, claims)
 

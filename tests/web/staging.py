@@ -34,7 +34,9 @@ class FakeMint:
         if self.error is not None:
             raise self.error
         self.asked.append((app, duration_s))
-        return TokenResponse(token=f"token-{len(self.asked)}", expires_at=1, expires_in=duration_s, allowed_apps=[app])
+        return TokenResponse(
+            token=f"token-{len(self.asked)}", expires_at=1, expires_in=duration_s, allowed_apps=[app], jti="j"
+        )
 
     def is_ready(self) -> bool:
         """As set."""

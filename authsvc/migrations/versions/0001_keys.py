@@ -44,6 +44,7 @@ def upgrade() -> None:
         ["state"],
         unique=True,
         sqlite_where=sa.text("state != 'retired'"),
+        postgresql_where=sa.text("state != 'retired'"),
     )
 
 

@@ -19,6 +19,7 @@ from runner.doors.realtime import RealtimeDoor
 from runner.doors.token_service import PublishedKeys
 from runner.doors.websocket import WebSocketServer
 from runner.protocol.session import SessionRules
+from schemas.tokens import PinnedLimits
 from tests.runner.fakes import FakeEngine
 from tokens.keys import SigningKey
 from tokens.mint import mint, new_claims
@@ -51,7 +52,7 @@ def token(
         apps=apps or ("fast-lcm-diffusion",),
         now=time.time() - age_s,
         duration_s=duration_s,
-        max_session_s=max_session_s,
+        limits=PinnedLimits(max_session_s=max_session_s),
     )
     return mint(key, claims)
 

@@ -19,9 +19,7 @@ OLD, NEW = SigningKey.generate(), SigningKey.generate()
 
 
 def token(key: SigningKey, *, now: float = NOW, duration_s: int = 60) -> str:
-    claims = new_claims(
-        issuer="i", audience="a", subject="k", apps=["x"], now=now, duration_s=duration_s, max_session_s=None
-    )
+    claims = new_claims(issuer="i", audience="a", subject="k", apps=["x"], now=now, duration_s=duration_s, limits=None)
     return mint(key, claims)
 
 

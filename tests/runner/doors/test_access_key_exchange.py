@@ -36,7 +36,9 @@ class Service:
         if self.error:
             raise self.error
         number = self.asked.total()
-        return TokenResponse(token=f"token-{number}", expires_at=0, expires_in=self.expires_in, allowed_apps=[path])
+        return TokenResponse(
+            token=f"token-{number}", expires_at=0, expires_in=self.expires_in, allowed_apps=[path], jti="j"
+        )
 
 
 @dataclass
