@@ -18,7 +18,7 @@ from tokens.keys import SigningKey, public_jwks
 
 KEY = SigningKey.generate()
 JWKS = json.dumps(public_jwks([KEY.public])).encode()
-MINTED = b'{"token":"t","expires_at":9,"expires_in":120,"allowed_apps":["p"]}'
+MINTED = b'{"token":"t","expires_at":9,"expires_in":120,"allowed_apps":["p"],"jti":"j"}'
 
 
 class Answering:
