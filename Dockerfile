@@ -38,6 +38,8 @@ USER 10001:10001
 
 FROM base AS authsvc
 COPY --from=install-authsvc /opt/lcm-realtime /opt/lcm-realtime
+# Runs with a read-only root (`docker run --read-only`): it writes to /data, and its master to /dev/shm to see that the
+# workers live. SIGTERM, what `docker stop` sends, lets requests in hand end.
 ENV AUTHSVC_DATA_DIR=/data AUTHSVC_HOST=0.0.0.0 AUTHSVC_PORT=8001
 VOLUME /data
 EXPOSE 8001

@@ -6,7 +6,9 @@ from typing import Final
 
 from flask import Flask, current_app
 
+from authsvc.audit_buffer import AuditBuffer
 from authsvc.database import Database
+from authsvc.limiting import RateLimits
 from authsvc.settings import Settings
 
 _EXTENSION: Final = "authsvc"
@@ -19,6 +21,15 @@ class Context:
     settings: Settings
     database: Database
     clock: Callable[[], float]
+    audit: AuditBuffer
+    """Must be closed before the database is, or the last events are lost."""
+    limits: RateLimits
+
+    def close(self) -> None:
+        """Writes what is still to be written and closes the database, at the end of the process."""
+        self.limits.close()
+        self.audit.close()
+        self.database.close()
 
     def attach(self, app: Flask) -> None:
         """Makes this the context of an application."""

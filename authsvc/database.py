@@ -1,56 +1,120 @@
-"""The SQLite file: how it is opened, migrated and shared by threads and processes."""
+"""Where keys, revocations, quotas and events are kept: one SQLite file, or a PostgreSQL database.
 
-import fcntl
-import os
-from collections.abc import Iterator
+Both offer the same four transactions, and no wait in them is without an end: a store that is down costs a caller
+seconds, not the service.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import quote
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, Select
+from sqlalchemy import exc as errors
 from sqlalchemy.orm import Session
 
 from authsvc import migrations
+from authsvc.outage import Outage
 
-BUSY_TIMEOUT_S: Final = 15
+DEFECTS: Final = (errors.IntegrityError, errors.DataError, errors.ProgrammingError, errors.NotSupportedError)
+"""What a database says of a statement that was wrong: ours to mend, and no outage."""
+
+FAILURES: Final = (errors.DatabaseError, errors.InterfaceError, errors.TimeoutError)
+"""What a database that cannot be used raises. `DEFECTS` are among them, so tell them apart: `is_down`."""
 
 
-class Database:
-    """Sessions on one SQLite file in WAL mode: readers never wait, writers take turns."""
+class DatabaseTooNew(Exception):
+    """The database was migrated by a later version of authsvc than this one."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._readers = _engine(path)
-        self._writers = self._readers.execution_options(sqlite_begin="IMMEDIATE")
+    def __init__(self, found: str) -> None:
+        super().__init__(f"the database is at revision {found}, which a later version made; run that version")
 
+
+class Database(ABC):
+    """Sessions on one store.
+
+    Args:
+        name: The store in words for the log, without a password.
+        glances: Its statements stand alone, without a transaction around them.
+        readers: Its transactions see one consistent state.
+        writers: Its transactions come one after the other.
+        counters: Its transactions are short and lock only the rows that they change.
+        durable_counters: Like `counters`, and what they committed survives a power cut.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        glances: Engine,
+        readers: Engine,
+        writers: Engine,
+        counters: Engine,
+        durable_counters: Engine,
+    ) -> None:
+        self.name = name
+        self._glances = glances
+        self._readers, self._writers = readers, writers
+        self._counters, self._durable_counters = counters, durable_counters
+        self._outage = Outage(name)
+
+    @abstractmethod
     def prepare(self) -> None:
-        """Creates or migrates the file. Any number of processes may do this at once.
+        """Creates or migrates the store. Any number of processes may do this at once.
 
         Raises:
             OSError: the folder or the file cannot be made.
-            sqlalchemy.exc.DatabaseError: the file is no database of ours.
+            sqlalchemy.exc.DatabaseError: the database cannot be used.
+            DatabaseTooNew: it is not ours to migrate.
         """
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _only_one_process(self.path.with_name(self.path.name + ".lock")):
-            # The file holds private keys, so nobody else may read it; SQLite gives -wal and -shm the same mode.
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-            with self._writers.begin() as connection:
-                _upgrade(connection)
+
+    def glance(self, statement: Select[Any], parameters: Mapping[str, Any]) -> Any | None:
+        """The first row of a statement that stands alone, with its columns as attributes.
+
+        A session, and a transaction around it, would cost several times what the statement does.
+
+        Args:
+            statement: A constant of the program, for it may be kept.
+            parameters: What its `bindparam`s stand for.
+        """
+        with self._watched(), self._glances.connect() as connection:
+            return connection.execute(statement, parameters).first()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A session that sees one consistent state and changes nothing."""
-        with Session(self._readers) as session:
+        with self._watched(), Session(self._readers) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """A session with the write lock from its start, committed at the end: check then write is safe in it."""
-        with Session(self._writers, expire_on_commit=False) as session, session.begin():
+        with self._watched(), Session(self._writers, expire_on_commit=False) as session, session.begin():
             yield session
+
+    @contextmanager
+    def counting(self, *, durable: bool = False) -> Iterator[Session]:
+        """A session for single statements that are atomic by themselves (an upsert), committed at the end.
+
+        On PostgreSQL it does not wait for `writing`; a check and a write in it are not safe together. Keep it
+        short. Without `durable` a power cut, though no crash of a process, may forget the last ones on SQLite: fit
+        for quotas and usage, not for what must never happen twice.
+        """
+        engine = self._durable_counters if durable else self._counters
+        with self._watched(), Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except FAILURES as error:
+            if is_down(error):
+                self._outage.noticed(cause(error))
+            raise
+        else:
+            self._outage.over()
 
     def __enter__(self) -> Self:
         return self
@@ -60,46 +124,61 @@ class Database:
 
     def close(self) -> None:
         """Closes every pooled connection; the next session opens new ones."""
-        self._readers.dispose()
+        self._readers.dispose()  # the others share its pool
 
 
-def _engine(path: Path) -> Engine:
-    # mode=rw: a file that has vanished is an error, not a new and empty database without anybody's keys.
-    url = URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query={"mode": "rw", "uri": "true"})
-    # hide_parameters: an error's text must not carry a private key into the log.
-    # pool_size=0: as many connections as there are threads, so that no thread waits for another's.
-    engine = create_engine(url, hide_parameters=True, pool_size=0, connect_args={"timeout": BUSY_TIMEOUT_S})
-    event.listen(engine, "connect", _configure)
-    event.listen(engine, "begin", _begin)
-    return engine
+def database_at(url: URL, *, connections: int) -> Database:
+    """The store that a URL names; nothing is opened yet.
+
+    Args:
+        url: `sqlite:///PATH` or `postgresql://...`.
+        connections: The most that this process may have open at once, where the server counts them.
+    """
+    if url.get_backend_name() == "sqlite":
+        from authsvc.sqlite import SQLite
+
+        return SQLite(Path(str(url.database)))
+    from authsvc.postgresql import PostgreSQL  # here, because who uses SQLite needs no driver of it
+
+    return PostgreSQL(url, connections=connections)
 
 
-def _configure(connection: Any, _record: object) -> None:
-    """Takes transactions away from the driver, which would begin them late and never as IMMEDIATE."""
-    connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # a key that was printed survives a power cut
-    connection.execute("PRAGMA secure_delete = ON")  # an erased private key leaves no bytes behind
+def is_down(error: BaseException) -> bool:
+    """Whether an exception says that the store cannot be used now, not that a statement was wrong."""
+    return isinstance(error, FAILURES) and not isinstance(error, DEFECTS)
 
 
-def _begin(connection: Connection) -> None:
-    mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
-    connection.exec_driver_sql(f"BEGIN {mode}")
+def cause(error: BaseException) -> str:
+    """The first line of what went wrong, for the log and the operator; statements and their values stay out."""
+    original = getattr(error, "orig", None) or error
+    lines = str(original).splitlines() or [type(original).__name__]
+    return lines[0].rstrip(".")
 
 
-@contextmanager
-def _only_one_process(lock: Path) -> Iterator[None]:
-    """Holds a file lock. SQLite's own locks do not cover the switch to WAL mode of a new file."""
-    descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def migrate(connection: Connection) -> None:
+    """Brings the tables to the newest revision, inside the caller's transaction and under its lock."""
+    from alembic import command  # here, because it takes as long to import as the rest of a command
+    from alembic.config import Config
 
-
-def _upgrade(connection: Connection) -> None:
     config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.set_main_option("script_location", str(migrations.FOLDER))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def needs_migration(connection: Connection) -> bool:
+    """Whether `migrate` has something to do.
+
+    Raises:
+        DatabaseTooNew: a later version was here.
+    """
+    found = _revision(connection)
+    if found is not None and found > migrations.head():
+        raise DatabaseTooNew(found)
+    return found != migrations.head()
+
+
+def _revision(connection: Connection) -> str | None:
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        return None
+    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()

@@ -2,10 +2,19 @@
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from authsvc import signing_keys
-from authsvc.database import Database
+from authsvc.database import Database, database_at
 from authsvc.settings import Settings
+
+_BESIDE_REQUESTS: Final = 2
+"""Connections beside those of the threads that serve requests: the audit log's, and one to spare."""
+
+
+def connect_database(settings: Settings) -> Database:
+    """The database as another process has prepared it (`open_database`); nothing is opened yet."""
+    return database_at(settings.database, connections=settings.threads + _BESIDE_REQUESTS)
 
 
 def open_database(settings: Settings, clock: Callable[[], float] = time.time) -> Database:
@@ -14,9 +23,27 @@ def open_database(settings: Settings, clock: Callable[[], float] = time.time) ->
     Raises:
         OSError: the data folder cannot be made.
         sqlalchemy.exc.DatabaseError: the database cannot be used.
+        authsvc.database.DatabaseTooNew: a later version of authsvc has migrated it.
     """
-    database = Database(settings.database_path)
-    database.prepare()
-    with database.writing() as session:
-        signing_keys.ensure(session, now=clock())
+    database = connect_database(settings)
+    try:
+        database.prepare()
+        with database.writing() as session:
+            signing_keys.ensure(session, now=clock())
+    except BaseException:
+        database.close()
+        raise
     return database
+
+
+def try_stores(settings: Settings) -> None:
+    """Opens every store that the settings name, and closes it again.
+
+    Raises:
+        authsvc.redis_store.RedisUnavailable: Redis cannot be used; for the database see `open_database`.
+    """
+    open_database(settings).close()
+    if settings.redis_url is not None:
+        from authsvc import redis_store  # here, because most installations have no use for it
+
+        redis_store.ping(settings.redis_url)

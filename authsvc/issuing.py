@@ -1,15 +1,25 @@
-"""From a key and a request to a token: what may be asked for, and what is given."""
+"""From what somebody may give and what is asked for to a token."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy.orm import Session
-
-from authsvc import signing_keys
+from authsvc import audit
 from authsvc.settings import Settings
-from schemas.tokens import PinnedLimits, TokenClaims
+from schemas.tokens import PinnedLimits, TokenClaims, TokenRequest
 from tokens import scope
+from tokens.keys import SigningKey
 from tokens.mint import mint, new_claims
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What somebody may give away: apps, and limits that a token has at least as tight. `subject` is the default."""
+
+    subject: str
+    apps: Sequence[str]
+    limits: Mapping[str, int | None] = field(default_factory=dict)
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,29 +31,45 @@ class Issued:
 
 
 def issue(
-    session: Session,
-    settings: Settings,
-    *,
-    subject: str,
-    granted: Sequence[str],
-    requested: Sequence[str],
-    duration_s: int,
-    now: float,
+    signer: SigningKey, settings: Settings, grant: Grant, request: TokenRequest, *, duration_s: int, now: float
 ) -> Issued:
-    """Mints a token for `requested`, narrowed to `granted`, with the current signing key.
+    """Mints the token that is asked for, narrowed to what may be given.
 
     Raises:
-        tokens.errors.OutOfScope: an entry of `requested` does not meet `granted`.
+        tokens.errors.OutOfScope: an entry of the requested apps has nothing in common with the grant.
         tokens.errors.TokenTooLarge: the narrowed entries do not fit into a token.
-        authsvc.signing_keys.NoCurrentKey: the ring is empty.
     """
     claims = new_claims(
         issuer=settings.issuer,
         audience=settings.audience,
-        subject=subject,
-        apps=scope.narrow(requested, granted),
+        subject=request.subject or grant.subject,
+        apps=scope.narrow(request.apps, grant.apps),
         now=now,
         duration_s=duration_s,
-        limits=PinnedLimits(max_session_s=settings.max_session_s),
+        limits=tightest([vars(request), grant.limits, {"max_session_s": settings.max_session_s}]),
+        client_id=grant.key_id,
+        one_time=request.one_time,
     )
-    return Issued(mint(signing_keys.current(session), claims), claims)
+    return Issued(mint(signer, claims), claims)
+
+
+def recorded(claims: TokenClaims) -> dict[str, Any]:
+    """What the audit log keeps of a minted token, as arguments of `authsvc.audit.record`."""
+    return {
+        "key_id": claims.client_id,
+        "subject": claims.sub,
+        "jti": claims.jti,
+        "app": audit.only_app(claims.apps),
+        "detail": {"expires_at": claims.exp} | ({"apps": claims.apps} if len(claims.apps) > 1 else {}),
+    }
+
+
+def tightest(limits: Iterable[Mapping[str, Any]]) -> PinnedLimits:
+    """Of each limit the lowest that is given; other members count for nothing."""
+    given = list(limits)
+    found = {
+        name: min(values)
+        for name in PinnedLimits.model_fields
+        if (values := [value for each in given if (value := each.get(name)) is not None])
+    }
+    return PinnedLimits.model_construct(**found)

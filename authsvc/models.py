@@ -1,10 +1,13 @@
 """The tables. Times are unix seconds."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import JSON, BigInteger, Double, Enum, Index, Integer, LargeBinary, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Seconds: Final = BigInteger().with_variant(Integer(), "sqlite")
+"""Unix time. An INTEGER of PostgreSQL ends in 2038; SQLite's does not."""
 
 
 class Base(DeclarativeBase):
@@ -24,8 +27,8 @@ class ApiKey(Base):
     name: Mapped[str] = mapped_column(String(200))
     secret_sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
     apps: Mapped[list[str]] = mapped_column(JSON)
-    created_at: Mapped[int]
-    revoked_at: Mapped[int | None]
+    created_at: Mapped[int] = mapped_column(Seconds)
+    revoked_at: Mapped[int | None] = mapped_column(Seconds)
     roles: Mapped[list[str]] = mapped_column(JSON, server_default='["mint"]')
     expires_at: Mapped[int | None] = mapped_column(BigInteger)
     rate_per_minute: Mapped[int | None] = mapped_column(BigInteger)
@@ -70,9 +73,9 @@ class SigningKeyRow(Base):
     )
     x: Mapped[str] = mapped_column(String(43))
     private_pem: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[int]
-    activated_at: Mapped[int | None]
-    retired_at: Mapped[int | None]
+    created_at: Mapped[int] = mapped_column(Seconds)
+    activated_at: Mapped[int | None] = mapped_column(Seconds)
+    retired_at: Mapped[int | None] = mapped_column(Seconds)
 
 
 class Revocation(Base):
@@ -80,9 +83,10 @@ class Revocation(Base):
 
     __tablename__ = "revocations"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    # Readers send it back in `after`, where anybody may write any number: an INTEGER of PostgreSQL would not take it.
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
-    sha256: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
     issued_before: Mapped[int] = mapped_column(BigInteger)
     expires_at: Mapped[int] = mapped_column(BigInteger, index=True)
 
@@ -97,7 +101,7 @@ class RedeemedToken(Base):
 
 
 class DailyMints(Base):
-    """How many tokens a key with a quota has minted in a day (UTC, YYYY-MM-DD)."""
+    """How many tokens a key with a quota has minted in a day (UTC, YYYY-MM-DD); of `revocations/KEY`, revoked."""
 
     __tablename__ = "daily_mints"
 

@@ -1,12 +1,33 @@
 """The OpenAPI description of authsvc: the operations that stand beside the views."""
 
+from dataclasses import replace
+from http import HTTPStatus
 from typing import Any, Final
 
-from authsvc.views import jwks, tokens
-from httpbase import health
+from authsvc.limiting import FREE_PATHS
+from authsvc.views import audit, jwks, keys, redemption, revocation, signing_keys, tokens
+from httpbase import health, metrics
 from schemas import openapi
 
-OPERATIONS: Final = (*tokens.OPERATIONS, *jwks.OPERATIONS, *health.OPERATIONS)
+_OPERATIONS: Final = (
+    *tokens.OPERATIONS,
+    *revocation.OPERATIONS,
+    *redemption.OPERATIONS,
+    *jwks.OPERATIONS,
+    *keys.OPERATIONS,
+    *signing_keys.OPERATIONS,
+    *audit.OPERATIONS,
+    *health.OPERATIONS,
+    *metrics.OPERATIONS,
+)
+
+OPERATIONS: Final = tuple(
+    operation
+    if operation.path in FREE_PATHS and not operation.security
+    else replace(operation, problems=sorted({*operation.problems, HTTPStatus.TOO_MANY_REQUESTS.value}))
+    for operation in _OPERATIONS
+)
+"""Each with what any request may be answered: 429 where requests are counted."""
 
 SECURITY_SCHEMES: Final[dict[str, dict[str, Any]]] = {
     "key": {

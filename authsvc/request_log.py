@@ -1,6 +1,6 @@
 """One log line for each request: its path without query and credentials, never a header, never a body.
 
-So no key and no token can get into it.
+So no key and no token can get into it. As JSON its parts are members of their own.
 """
 
 import logging
@@ -24,15 +24,15 @@ def _start() -> None:
 
 
 def _finish(response: Response) -> Response:
-    elapsed_ms = (time.perf_counter() - g.started_at) * 1000
+    fields = {
+        "method": request.method,
+        "path": loggable_path(request.path),
+        "status": response.status_code,
+        "duration_ms": round((time.perf_counter() - g.started_at) * 1000, 1),
+        "key_id": g.get("key_id"),
+        "address": request.remote_addr,
+    }
     # %r: a path with a line break in it cannot forge a second line.
-    logger.log(
-        request_level(request.path),
-        "%s %r %d %.1f ms key=%s",
-        request.method,
-        loggable_path(request.path),
-        response.status_code,
-        elapsed_ms,
-        g.get("key_id", "-"),
-    )
+    text = "%(method)s %(path)r %(status)d %(duration_ms).1f ms key=%(key_id)s address=%(address)s"
+    logger.log(request_level(request.path), text, fields, extra={"fields": fields})
     return response

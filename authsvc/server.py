@@ -1,4 +1,4 @@
-"""Serving: gevent holds the connections, a few threads run the views.
+"""The HTTP server of one process: gevent holds the connections, a few threads run the views.
 
 A view runs only once its request has arrived completely, so any number of clients that send slowly cost a
 greenlet each and never a thread; with a thread a connection, eight half-sent requests would stop the service.
@@ -7,7 +7,8 @@ Threads and not greenlets run the views because SQLite blocks inside C code, whi
 
 import io
 import logging
-import signal
+import socket
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http.client import HTTPMessage
@@ -15,18 +16,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
-from flask import Flask
-from gevent.event import Event
 from gevent.pool import Pool
-from gevent.pywsgi import Input, WSGIHandler, WSGIServer
-from gevent.threadpool import ThreadPool
+from gevent.pywsgi import Input, OldMessage, WSGIHandler, WSGIServer
 from greenlet import greenlet
-from werkzeug.wrappers import Response
 
-from authsvc.app import create_app
-from authsvc.settings import Settings
-from httpbase import logs
-from httpbase.framing import check_framing
+from authsvc.threads import Threads
+from httpbase.framing import check_framing, read_headers
 from schemas import limits
 
 if TYPE_CHECKING:
@@ -36,7 +31,13 @@ logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S: Final = 15
 GRACEFUL_TIMEOUT_S: Final = 10
+IDLE_LINGER_S: Final = 1
+"""How long a server that stops still takes a request on a connection that it has open. A client may have sent one
+before it learns of the stop; with its answer it is told to close."""
+
 MAX_CONNECTIONS: Final = 2000
+ARRIVED: Final = "authsvc.arrived"
+"""In the WSGI environment: `time.perf_counter()` of the moment when a request had arrived completely."""
 
 _BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _REQUEST_TIMEOUT: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -65,18 +66,36 @@ class _Handler(WSGIHandler):
 
     def MessageClass(self, *args: Any) -> HTTPMessage:  # type: ignore[override]  # the stub lacks an argument
         """The headers, unless they leave open where the body ends; after this pywsgi resolves that its own way."""
-        headers = super().MessageClass(*args)
+        headers = OldMessage()
+        for name, value in read_headers(self.rfile):
+            headers.set_raw(name, value)
         check_framing(headers)
         return headers
 
     def read_requestline(self) -> str:
-        if self.server.is_stopping:
+        if self.server.is_closed_to_all:
             return ""  # the answer that was in hand is out; there is no next request
         self.server.idle.add(gevent.getcurrent())
         try:
             return str(super().read_requestline())
         finally:
             self.server.idle.discard(gevent.getcurrent())
+
+    def finalize_headers(self) -> None:
+        super().finalize_headers()
+        if self.server.is_stopping:
+            self.close_connection = True
+            self.response_headers.append((b"Connection", b"close"))  # type: ignore[union-attr,arg-type]  # bytes here
+
+    def _write_with_headers(self, data: bytes) -> None:
+        """Sends an answer in one piece: pywsgi needs two system calls, and a small second one may wait for an ACK."""
+        pieces: list[bytes] = []
+        self._sendall = pieces.append
+        try:
+            super()._write_with_headers(data)  # type: ignore[misc]  # the stub lacks it
+        finally:
+            del self._sendall  # the class's own again
+        self._sendall(b"".join(pieces))
 
     def run_application(self) -> None:
         try:
@@ -123,35 +142,51 @@ class Server(WSGIServer):
     """A WSGI server whose every wait has an end.
 
     Args:
-        address: Host and port to listen on; port 0 takes a free one.
+        listener: Host and port to listen on, where port 0 takes a free one; or a gevent socket that listens.
         application: What answers, in a thread.
         threads: How many requests are answered at once.
         request_timeout_s: How long a client may take for a request.
+        is_one_of_many: Whether other processes accept from the same socket.
     """
 
     handler_class = _Handler
+    pool: Pool
 
     def __init__(
         self,
-        address: tuple[str, int],
+        listener: tuple[str, int] | socket.socket,
         application: "WSGIApplication",
         *,
         threads: int,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        is_one_of_many: bool = False,
     ) -> None:
         self.request_timeout_s = request_timeout_s
         self.is_stopping = False
+        self.is_closed_to_all = False
         self.idle: set[greenlet] = set()
         """What waits for a request: nothing is lost when it is killed."""
-        in_threads = _in_threads(application, ThreadPool(threads))
-        super().__init__(address, in_threads, spawn=Pool(MAX_CONNECTIONS), log=None, error_log=logger)
+        self._threads = Threads(threads)
+        in_threads = _in_threads(application, self._threads)
+        # Without SERVER_NAME gevent would ask the resolver for one, which may take its time.
+        environ = {"wsgi.multithread": True, "wsgi.multiprocess": is_one_of_many, "SERVER_NAME": "authsvc"}
+        pool = Pool(MAX_CONNECTIONS)
+        super().__init__(listener, in_threads, spawn=pool, log=None, error_log=logger, environ=environ)
+
+    def init_socket(self) -> None:
+        """Without Nagle's algorithm, which accepted connections inherit."""
+        super().init_socket()
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def stop(self, timeout: float | None = GRACEFUL_TIMEOUT_S) -> None:
-        """Accepts no more, and gives the requests in hand `timeout` seconds."""
+        """Accepts no more connections, and gives the requests in hand `timeout` seconds."""
         self.is_stopping = True
         self.close()
+        self.pool.join(timeout=IDLE_LINGER_S)
+        self.is_closed_to_all = True
         gevent.killall(list(self.idle))
         super().stop(timeout)
+        self._threads.close()
 
     @property
     def url(self) -> str:
@@ -160,38 +195,38 @@ class Server(WSGIServer):
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}"
 
 
-def _in_threads(application: "WSGIApplication", threads: ThreadPool) -> "WSGIApplication":
+def _in_threads(application: "WSGIApplication", threads: Threads) -> "WSGIApplication":
     """Reads the body here, on the hub, and has the rest done in a thread."""
 
     def handle(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         # One byte over the limit is enough for the view to refuse the body.
         body = environ["wsgi.input"].read(limits.HTTP_BODY_MAX_BYTES + 1)
         environ["wsgi.input"] = io.BytesIO(body)
-        response: Response = threads.apply(Response.from_app, (application, environ, True))
-        return response(environ, start_response)
+        environ[ARRIVED] = time.perf_counter()
+        status, headers, answer = threads.run(_whole_answer, application, environ)
+        start_response(status, headers)
+        return (answer,)
 
     return handle
 
 
-def serve(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Serves until SIGTERM or SIGINT.
+def _whole_answer(
+    application: "WSGIApplication", environ: "WSGIEnvironment"
+) -> tuple[str, list[tuple[str, str]], bytes]:
+    """An application's answer with its whole body. A later `start_response` replaces an earlier one (PEP 3333)."""
+    head: tuple[str, list[tuple[str, str]]] | None = None
+    written: list[bytes] = []
 
-    Args:
-        settings: What the operator set.
-        announce: Called with the URL once connections are accepted.
+    def start(status: str, headers: list[tuple[str, str]], *_: object) -> Callable[[bytes], object]:
+        nonlocal head
+        head = status, headers
+        return written.append
 
-    Raises:
-        OSError: the address is taken, or the data folder cannot be made.
-        sqlalchemy.exc.DatabaseError: the database cannot be used.
-    """
-    logs.configure(settings.log_level, settings.log_format)
-    stopping = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, stopping.set)
-    app: Flask = create_app(settings)
-    server = Server((settings.host, settings.port), app, threads=settings.threads)
-    server.start()
-    announce(server.url)
-    stopping.wait()
-    logger.info("stopping")
-    server.stop()
+    parts = application(environ, start)
+    try:
+        body = b"".join(parts)
+        assert head is not None  # PEP 3333: called before the body is there
+        return *head, b"".join(written) + body
+    finally:
+        if close := getattr(parts, "close", None):
+            close()

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -56,24 +57,21 @@ class Workspace:
         return self.secret("password", entropy_bytes=9)
 
     def api_key(self) -> str:
-        """A development API key for every app, minted by authsvc's own command line."""
-        if not (self.folder / "authsvc" / "authsvc.sqlite3").exists():
-            (self.folder / "api-key").unlink(missing_ok=True)  # its database is gone, and it with it
-        return self._kept("api-key", self._create_api_key)
+        """A development API key for every app, made by authsvc's own command line."""
+        return self._key("api-key", "--name", "development", "--apps", "*")
 
-    def _create_api_key(self) -> str:
-        command = [
-            sys.executable,
-            "-m",
-            "authsvc",
-            "keys",
-            "create",
-            "--name",
-            "development",
-            "--apps",
-            "*",
-            "--json",
-        ]
+    def runner_key(self) -> str:
+        """The key that the runner reports with."""
+        return self._key("runner-key", "--name", "runner", "--role", "runner")
+
+    def _key(self, name: str, *options: str) -> str:
+        if not (self.folder / "authsvc" / "authsvc.sqlite3").exists():
+            for stale in ("api-key", "runner-key"):  # their database is gone, and they with it
+                (self.folder / stale).unlink(missing_ok=True)
+        return self._kept(name, lambda: self._create_key(*options))
+
+    def _create_key(self, *options: str) -> str:
+        command = [sys.executable, "-m", "authsvc", "keys", "create", *options, "--json"]
         created = subprocess.run(  # noqa: S603 - our own module, fixed arguments
             command, env=self.environment, cwd=ROOT, check=True, capture_output=True, text=True
         )
@@ -132,7 +130,12 @@ def services(workspace: Workspace) -> list[Service]:
     model = os.environ.get("RUNNER_MODEL", "models/pocket")
     return [
         Service("authsvc", [*python, "authsvc", "serve", "--port", "8001"], 8001, {}),
-        Service("runner", [*python, "runner", "serve", "--port", "8002", "--model", model, *tls], 8002, {}),
+        Service(
+            "runner",
+            [*python, "runner", "serve", "--port", "8002", "--model", model, *tls],
+            8002,
+            {"RUNNER_AUTHSVC_KEY": workspace.runner_key()},
+        ),
         Service(
             "web",
             [*python, "web", "serve", "--port", "8000"],
@@ -216,7 +219,8 @@ def main() -> None:
         )
     threading.Thread(target=announce_when_ready, args=(running, workspace), daemon=True).start()
     manager.loop()
-    sys.exit(manager.returncode)
+    # Ctrl-C is how it is meant to end: make would call any other status an error.
+    sys.exit(0 if manager.returncode == 128 + signal.SIGINT else manager.returncode)
 
 
 if __name__ == "__main__":

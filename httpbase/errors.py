@@ -5,14 +5,15 @@ caller sees in `instance`.
 """
 
 import logging
-import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
+from flask.typing import ResponseReturnValue
 from pydantic import ValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, InternalServerError
 
+from httpbase import arrival
 from httpbase.logs import loggable_path, request_level
 from schemas.errors import FieldError
 from schemas.problems import KINDS, problem
@@ -55,19 +56,28 @@ def _field_error(entry: Any) -> FieldError:
 
 def register(app: Flask) -> None:
     """Puts every error of an application into the one form."""
-    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(HTTPException, http_error)
+    app.register_error_handler(InternalServerError, _wrapped_error)
     # Whatever else escapes a view is our fault: the caller gets an id and the log gets the rest.
-    app.register_error_handler(Exception, _internal_error)
+    app.register_error_handler(Exception, internal_error)
 
 
-def _http_error(error: HTTPException) -> Response:
+def http_error(error: HTTPException) -> Response:
+    """What a view refuses, under the id of the request."""
     status = error.code if error.code in KINDS else 400
     detail = error.fields if isinstance(error, InvalidBody) else _sentence(error, status)
     headers = [(name, value) for name, value in error.get_headers() if name != "Content-Type"]
-    error_id = str(uuid.uuid4())
+    error_id = arrival.error_id()
     level, path = request_level(request.path), loggable_path(request.path)
     logger.log(level, "refused %s %r with %d (error id %s)", request.method, path, status, error_id)
     return problem_response(status, detail, error_id, headers)
+
+
+def _wrapped_error(error: InternalServerError) -> ResponseReturnValue:
+    """What fails outside a view, in a hook or a handler, comes in Flask's wrapping: answered as it would be inside."""
+    if isinstance(error.original_exception, Exception):
+        return current_app.handle_user_exception(error.original_exception)
+    return http_error(error)
 
 
 def _sentence(error: HTTPException, status: int) -> str:
@@ -76,8 +86,9 @@ def _sentence(error: HTTPException, status: int) -> str:
     return chosen or KINDS[status].remedy
 
 
-def _internal_error(error: Exception) -> Response:
-    error_id = str(uuid.uuid4())
+def internal_error(error: Exception) -> Response:
+    """500: a defect of ours, which the log has whole and the caller by an id alone."""
+    error_id = arrival.error_id()
     logger.error("unexpected failure (error id %s)", error_id, exc_info=error)
     return problem_response(500, f"Internal Server Error. The log has it as {error_id}.", error_id)
 

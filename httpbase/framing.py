@@ -5,14 +5,47 @@ A server and the proxy before it that disagree about this take one's body for th
 """
 
 import re
+from collections.abc import Iterator
 from email.errors import FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect
 from http.client import HTTPMessage
-from typing import Final
+from typing import BinaryIO, Final
 
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")  # 19 digits hold a 63-bit length
 _OWS: Final = " \t"  # RFC 9110 §5.6.3; `str.strip` alone takes a vertical tab too
 # What Python's parser leaves of a line without a name, or with a space before its colon: it reads no header after it.
 _DEFECTS: Final = (FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect)
+
+
+HEADERS_MAX: Final = 100
+HEADERS_MAX_BYTES: Final = 65_536
+
+# RFC 9112 §5: a token, a colon right behind it, and a value. A line that continues another (§5.2) is none.
+# The blanks around a value are not told apart here: in a line full of them that takes quadratic time.
+_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\0\r\n]*)\r?\n")
+_END: Final = (b"\r\n", b"\n")
+
+
+class MalformedHeader(ValueError):
+    """A line that is no header, or more of them than anybody sends."""
+
+
+def read_headers(stream: BinaryIO) -> Iterator[tuple[str, str]]:
+    """Reads the headers of a request with the blank line behind them; Python's own parser is one for e-mail.
+
+    Raises:
+        MalformedHeader: a line is no header of RFC 9112, the end is missing, or there is too much.
+    """
+    left = HEADERS_MAX_BYTES
+    for _ in range(HEADERS_MAX + 1):
+        line = stream.readline(left)
+        if line in _END:
+            return
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            raise MalformedHeader
+        left -= len(line)
+        yield field[1].decode("latin-1"), field[2].strip(_OWS.encode()).decode("latin-1")
+    raise MalformedHeader
 
 
 class AmbiguousBody(ValueError):

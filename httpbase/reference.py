@@ -33,7 +33,7 @@ _PROBLEM_PAGE: Final = Markup(
 
 
 def blueprint(document: dict[str, Any]) -> Blueprint:
-    """`/openapi.json`, `/openapi.yaml`, `/docs` and `/problems/…` of the service that `document` describes."""
+    """`/`, `/openapi.json`, `/openapi.yaml`, `/docs` and `/problems/…` of the service that `document` describes."""
     routes = Blueprint("reference", __name__)
     as_json = json.dumps(document)
     as_yaml = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
@@ -45,6 +45,15 @@ def blueprint(document: dict[str, Any]) -> Blueprint:
     @routes.get("/openapi.yaml")
     def openapi_yaml() -> Response:
         return Response(as_yaml, content_type="application/yaml")  # RFC 9512
+
+    @routes.get("/")
+    def index() -> dict[str, str]:
+        service = document["info"]["title"]
+        return {"service": service, "documentation": "/docs", "description": "/openapi.json", "health": "/health/ready"}
+
+    @routes.get("/favicon.ico")
+    def favicon() -> Response:
+        return asset("favicon-32x32.png")  # browsers ask for it whatever a page says
 
     routes.add_url_rule("/docs", view_func=page)
     routes.add_url_rule("/docs/<name>", view_func=asset)

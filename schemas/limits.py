@@ -20,7 +20,12 @@ PINNED_MAX: Final = 2**53 - 1  # every JSON reader keeps it exact (RFC 8259 §6)
 KEY_NAME_MAX_CHARS: Final = 200
 KEY_GRACE_MAX_S: Final = 30 * 24 * 3600
 HTTP_BODY_MAX_BYTES: Final = 64 * 1024
-EVENTS_PER_REPORT_MAX: Final = 100
+ID_MAX_CHARS: Final = 64  # of a key or a token
+EVENTS_PER_REPORT_MAX: Final = 64  # of the longest events, a report is within HTTP_BODY_MAX_BYTES
+REVOCATIONS_PER_PAGE: Final = 1000
+AUDIT_PAGE_MAX: Final = 1000
+USAGE_PAGE_MAX: Final = 10_000
+TIME_MAX_S: Final = 253402300799  # the end of the year 9999, the last that YYYY-MM-DD can say
 
 # Realtime messages (contract §2e, security W6, W8)
 MAX_BUFFERING_MAX: Final = 60

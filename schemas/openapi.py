@@ -13,6 +13,7 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Json = dict[str, Any]
 
 JSON: Final = "application/json"
+FORM: Final = "application/x-www-form-urlencoded"
 _PROBLEM_HEADERS: Final[Mapping[int, tuple[str, str]]] = {
     401: ("WWW-Authenticate", "The scheme to authenticate with."),
     405: ("Allow", "The methods that the path takes."),
@@ -29,6 +30,8 @@ class Answer:
     model: Any = None
     content_type: str = JSON
     example: Any = None
+    alternatives: Mapping[str, Json] = field(default_factory=dict)
+    """Other media types that it comes in, and their schemas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Operation:
     problems: Sequence[int] = ()
     request: Any = None
     request_example: Any = None
+    request_types: Sequence[str] = (JSON,)
+    """The media types that the body may come in."""
     parameters: Sequence[Json] = ()
     """OpenAPI parameter objects, as they are."""
     security: Sequence[str] = field(default=())
@@ -76,7 +81,7 @@ def build(
     schemas, components = _schemas(operations)
     paths: Json = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schemas)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schemas, components)
     document: Json = {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": description},
@@ -109,7 +114,7 @@ def _schemas(operations: Sequence[Operation]) -> tuple[_Schemas, Json]:
     )
 
 
-def _operation(operation: Operation, schemas: _Schemas) -> Json:
+def _operation(operation: Operation, schemas: _Schemas, components: Json) -> Json:
     described: Json = {
         "operationId": operation.operation_id,
         "summary": operation.summary,
@@ -120,7 +125,10 @@ def _operation(operation: Operation, schemas: _Schemas) -> Json:
         described["parameters"] = [dict(parameter) for parameter in operation.parameters]
     if operation.request is not None:
         schema = schemas[operation.operation_id, "validation"]
-        content = {JSON: _media(schema, operation.request_example)}
+        content = {
+            kind: _media(_as_form(schema, components) if kind == FORM else schema, operation.request_example)
+            for kind in operation.request_types
+        }
         described["requestBody"] = {"required": True, "content": content}
     described["responses"] = _responses(operation, schemas)
     if operation.security:
@@ -134,7 +142,9 @@ def _responses(operation: Operation, schemas: _Schemas) -> Json:
         response: Json = {"description": answer.description}
         if answer.model is not None:
             schema = schemas[f"{operation.operation_id} {status}", "serialization"]
-            response["content"] = {answer.content_type: _media(schema, answer.example)}
+            response["content"] = {answer.content_type: _media(schema, answer.example)} | {
+                content_type: _media(dict(other), None) for content_type, other in answer.alternatives.items()
+            }
         responses[str(status)] = response
     for status in operation.problems:
         responses[str(status)] = _problem(status, schemas["problem", "serialization"])
@@ -147,6 +157,28 @@ def _problem(status: int, schema: Json) -> Json:
         name, description = _PROBLEM_HEADERS[status]
         response["headers"] = {name: {"description": description, "schema": {"type": "string"}}}
     return response | {"content": {JSON: {"schema": schema}}}
+
+
+def _as_form(schema: Json, components: Json) -> Json:
+    """The same body as a form, which says null by leaving a field out.
+
+    Its reader ignores unknown fields, and takes an empty one as if it were not there (RFC 6749 §3.2).
+    """
+    body = components[schema["$ref"].rpartition("/")[2]]
+    required = body.get("required", ())
+    properties = {
+        name: _form_field(described, is_required=name in required) for name, described in body["properties"].items()
+    }
+    return {key: value for key, value in body.items() if key != "additionalProperties"} | {"properties": properties}
+
+
+def _form_field(described: Json, *, is_required: bool) -> Json:
+    kinds = [kind for kind in described.get("anyOf", [described]) if kind.get("type") != "null"]
+    said: Json = {key: described[key] for key in ("title", "description") if key in described}
+    if is_required:
+        kind: Json = kinds[0]
+        return kind | {"minLength": max(1, kind.get("minLength", 0))} | said
+    return {"anyOf": [*kinds, {"type": "string", "maxLength": 0}]} | said
 
 
 def _media(schema: Json, example: Any) -> Json:

@@ -52,6 +52,12 @@ KINDS: Final = {
     408: ProblemKind(
         "request-timeout", "The request was not sent in time.", "request_timeout", "Send it again, without pauses."
     ),
+    409: ProblemKind(
+        "conflict",
+        "What is there now does not allow this.",
+        "conflict",
+        "Look at the state that `detail` names, change it, and try again.",
+    ),
     413: ProblemKind("content-too-large", "The body is too large.", "content_too_large", "Send a smaller body."),
     415: ProblemKind(
         "unsupported-media-type",
@@ -70,6 +76,12 @@ KINDS: Final = {
         "The path answers to WebSockets only.",
         "upgrade_required",
         "Open a WebSocket; a proxy on the way must pass the headers `Connection` and `Upgrade` on.",
+    ),
+    429: ProblemKind(
+        "too-many-requests",
+        "A limit is reached.",
+        "rate_limited",
+        "Wait for the seconds that Retry-After says; `detail` names the limit.",
     ),
     500: ProblemKind(
         "internal-error",

@@ -1,16 +1,15 @@
 """Bodies of the token endpoints and the claims of a token (contract §1, design §4)."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from schemas import limits
+from schemas.numbers import whole_numbers
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-AppId = Annotated[
-    str,
-    StringConstraints(pattern=rf"^{_SEGMENT}(/{_SEGMENT}){{0,7}}$", max_length=limits.APP_MAX_CHARS),
-]
+APP_PATTERN: Final = rf"{_SEGMENT}(/{_SEGMENT}){{0,7}}"
+AppId = Annotated[str, StringConstraints(pattern=rf"^{APP_PATTERN}$", max_length=limits.APP_MAX_CHARS)]
 """`alias`, `owner/alias` or a full path such as `owner/alias/image-to-image/realtime`."""
 
 
@@ -18,24 +17,39 @@ Subject = Annotated[str, StringConstraints(min_length=1, max_length=limits.SUBJE
 """Who a token is for: an opaque id of the backend's own, printable ASCII. Not a mail address: runners log it."""
 
 
+Id = Annotated[str, StringConstraints(min_length=1, max_length=limits.ID_MAX_CHARS, pattern=r"^[!-~]+$")]
+"""Of a key, or of a token: its `jti`."""
+
+
 class PinnedLimits(BaseModel):
     """What a token may be used for at most; the runner enforces it. None: no limit beyond the runner's own."""
 
     max_session_s: int | None = Field(
-        default=None, ge=1, le=limits.SESSION_MAX_S, strict=True, description="Seconds that a socket may live."
+        default=None, strict=True, ge=1, le=limits.SESSION_MAX_S, description="Seconds that a socket may live."
     )
     max_connections: int | None = Field(
-        default=None, ge=1, le=limits.PINNED_MAX, strict=True, description="Sockets open at once, on each runner."
+        default=None, strict=True, ge=1, le=limits.PINNED_MAX, description="Sockets open at once, on each runner."
     )
     max_requests: int | None = Field(
-        default=None, ge=1, le=limits.PINNED_MAX, strict=True, description="Requests over all sockets, on each runner."
+        default=None, strict=True, ge=1, le=limits.PINNED_MAX, description="Requests over all sockets, on each runner."
     )
     max_pixels: int | None = Field(
-        default=None, ge=1, le=limits.PINNED_MAX, strict=True, description="Width times height of a picture."
+        default=None, strict=True, ge=1, le=limits.PINNED_MAX, description="Width times height of a picture."
     )
     max_steps: int | None = Field(
-        default=None, ge=1, le=limits.NUM_INFERENCE_STEPS_MAX, strict=True, description="num_inference_steps."
+        default=None, strict=True, ge=1, le=limits.NUM_INFERENCE_STEPS_MAX, description="num_inference_steps."
     )
+
+    _whole = whole_numbers("max_session_s", "max_connections", "max_requests", "max_pixels", "max_steps")
+
+
+_SOME_APP: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"required": ["app"], "properties": {"app": {"type": "string"}}},
+        {"required": ["allowed_apps"], "properties": {"allowed_apps": {"minItems": 1}}},
+    ]
+}
+"""What `TokenRequest._names_an_app` checks, in JSON Schema."""
 
 
 class TokenRequest(PinnedLimits):
@@ -45,20 +59,22 @@ class TokenRequest(PinnedLimits):
     members are ignored, as fal ignores them (contract §1a).
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", json_schema_extra=_SOME_APP)
 
     allowed_apps: list[AppId] = Field(default=[], max_length=limits.ALLOWED_APPS_MAX)
     app: AppId | None = None
     duration: int | None = Field(
-        default=None, ge=1, le=limits.TOKEN_DURATION_MAX_S, strict=True, description="Seconds."
+        default=None, strict=True, ge=1, le=limits.TOKEN_DURATION_MAX_S, description="Seconds."
     )
     token_expiration: int | None = Field(
-        default=None, ge=1, le=limits.TOKEN_DURATION_MAX_S, strict=True, description="Seconds."
+        default=None, strict=True, ge=1, le=limits.TOKEN_DURATION_MAX_S, description="Seconds."
     )
     subject: Subject | None = Field(
         default=None, description="Your own id of the user whom the token is for; `sub`. Default: the key's id."
     )
     one_time: bool = Field(default=False, strict=True, description="The token opens one socket, and no second one.")
+
+    _whole_durations = whole_numbers("duration", "token_expiration")
 
     @model_validator(mode="after")
     def _names_an_app(self) -> Self:
@@ -91,6 +107,17 @@ class TokenResponse(BaseModel):
     expires_in: int = Field(ge=0, le=limits.TOKEN_DURATION_MAX_S, description="Seconds.")
     allowed_apps: list[str] = Field(description="What the token opens: the request, narrowed to the key's scope.")
     jti: str = Field(description="Names the token: what to revoke it by.")
+    subject: str = Field(description="Whom the token is for: what to revoke all of a user's tokens by.")
+    one_time: bool = Field(description="The token opens one socket, and no second one.")
+    limits: PinnedLimits = Field(description="The request, narrowed to what the key and the service allow.")
+
+
+class TokenRedemption(BaseModel):
+    """Body of `POST /tokens/redeem`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: str = Field(max_length=limits.TOKEN_MAX_BYTES, repr=False, description="A one-time token.")
 
 
 class TokenClaims(PinnedLimits):

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,10 +15,16 @@ ROOT = Path(__file__).parent.parent
 URL_PATTERN = r"(?P<url>(?:https?|wss?)://[^\s\"'\x1b]+)"
 _OURS = ("AUTHSVC_", "RUNNER_", "WEB_", "FAL_")
 
+# What a test run does with all that its children print (see tests/leaks).
+watch_process: "Callable[[Process], None]" = lambda process: None  # noqa: E731
+watch_command: Callable[[str, tuple[str, ...], str, str], None] = lambda name, args, stdout, stderr: None  # noqa: E731
+
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without settings of ours, so that only `extra` configures a child."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    if "LCM_TEST_SECRETS" in inherited:
+        inherited["PYTHONPATH"] = str(ROOT / "tests" / "leaks")
     return {**inherited, "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 
@@ -106,6 +112,7 @@ class Process:
             self._reader.join()
             assert self._popen.stdout is not None
             self._popen.stdout.close()
+            watch_process(self)
 
     def _read(self) -> None:
         assert self._popen.stdout is not None
@@ -151,7 +158,7 @@ def run_module(
     name: str, *args: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout_s: float = 60
 ) -> subprocess.CompletedProcess[str]:
     """Runs a module of ours to its end; gives its exit status, stdout and stderr."""
-    return subprocess.run(
+    done = subprocess.run(
         module(name, *args),
         cwd=ROOT,
         env=clean_environment(env),
@@ -161,3 +168,5 @@ def run_module(
         timeout=timeout_s,
         check=False,
     )
+    watch_command(name, args, done.stdout, done.stderr)
+    return done

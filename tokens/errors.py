@@ -8,6 +8,7 @@
     - `BadSignature`: the key did not sign this.
     - `InvalidClaims`: a claim is missing, of the wrong kind or out of bounds.
         - `ExpiredToken`, `TokenNotYetValid`, `WrongIssuer`, `WrongAudience`
+    - `RevokedToken`: it was good, until it was revoked.
 - `InvalidKey`: key material that cannot be used.
 - `OutOfScope`: a request for more than a key may give.
 
@@ -85,6 +86,12 @@ class WrongAudience(InvalidClaims):
     """`aud` is not this service."""
 
     code = "wrong_audience"
+
+
+class RevokedToken(TokenError):
+    """The token, its key or its subject is on the list of revocations."""
+
+    code = "revoked_token"
 
 
 class InvalidKey(Exception):

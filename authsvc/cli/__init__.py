@@ -3,9 +3,9 @@
 from typing import Any
 
 import click
-from sqlalchemy.exc import DatabaseError
 
-from authsvc.cli import config, keys, serve, signing_keys, tokens
+from authsvc import database
+from authsvc.cli import audit, config, keys, serve, signing_keys, tokens
 
 
 class _Commands(click.Group):
@@ -14,10 +14,15 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except DatabaseError as error:
+        except database.FAILURES as error:
+            if not database.is_down(error):
+                raise
             raise click.ClickException(
-                f"the database cannot be used: {error.orig}. Check AUTHSVC_DATA_DIR and AUTHSVC_DATABASE_URL."
+                f"the database cannot be used: {database.cause(error)}. "
+                "Check AUTHSVC_DATA_DIR and AUTHSVC_DATABASE_URL."
             ) from None
+        except database.DatabaseTooNew as error:
+            raise click.ClickException(str(error)) from None
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""
             raise click.ClickException(f"{error.strerror or error}{where}") from None
@@ -35,4 +40,6 @@ main.add_command(serve.serve)
 main.add_command(keys.keys)
 main.add_command(signing_keys.signing_keys)
 main.add_command(tokens.tokens)
+main.add_command(audit.audit)
+main.add_command(audit.usage)
 main.add_command(config.check_config)

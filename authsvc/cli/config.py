@@ -1,21 +1,23 @@
 """The settings as commands see them, and `authsvc check-config`."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 from pydantic import ValidationError
 
 from authsvc.cli.output import example, json_option, print_json, print_table
-from authsvc.installation import open_database
+from authsvc.database import Database
+from authsvc.installation import open_database, try_stores
 from authsvc.settings import Settings
 
 
 @click.command(name="check-config", epilog=example("check-config"))
 @json_option
 def check_config(as_json: bool) -> None:
-    """Show every setting and try the database. Settings hold no secrets."""
+    """Show every setting, without passwords, and try the database and Redis."""
     settings = load_settings()
-    open_database(settings).close()
+    _try_stores(settings)
     values = settings.model_dump(mode="json")
     if as_json:
         print_json({"ok": True, "settings": values})
@@ -24,6 +26,30 @@ def check_config(as_json: bool) -> None:
         ("variable", "value", "meaning"),
         ((variable(name), str(value), _meaning(name)) for name, value in values.items()),
     )
+
+
+def _try_stores(settings: Settings) -> None:
+    from authsvc.redis_store import RedisUnavailable  # here, because no other command has a use for it
+
+    try:
+        try_stores(settings)
+    except RedisUnavailable as error:
+        raise click.ClickException(f"{error}. Check AUTHSVC_REDIS_URL.") from None
+
+
+def open_existing(settings: Settings) -> Database:
+    """Opens a database that is there: a command that shows or changes makes none in a folder given by mistake.
+
+    Raises:
+        click.ClickException: there is none.
+    """
+    url = settings.database
+    if url.get_backend_name() == "sqlite" and not (path := Path(str(url.database))).exists():
+        raise click.ClickException(
+            f"there is no database at {path.absolute()}, so there is nothing for `keys list` to show. Check "
+            "AUTHSVC_DATA_DIR and AUTHSVC_DATABASE_URL; `keys create` and `serve` make a database."
+        )
+    return open_database(settings)
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -14,11 +14,16 @@ from authsvc.cli.output import example, print_json
 @click.option("--json", "as_json", is_flag=True, help="Log as JSON lines, and print the URL as a JSON object.")
 def serve(host: str | None, port: int | None, as_json: bool) -> None:
     """Serve HTTP until SIGTERM or Ctrl-C."""
-    from authsvc.server import serve as run  # here, because Flask and gevent are half of a command's start
+    # Here, because Flask, gevent and gunicorn are half of a command's start.
+    from authsvc.serving import NoWorkers
+    from authsvc.serving import serve as run
 
     given: dict[str, Any] = {"host": host, "port": port, "log_format": "json" if as_json else None}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-    run(settings, lambda url: _announce(url, as_json))
+    try:
+        run(settings, lambda url: _announce(url, as_json))
+    except NoWorkers:
+        raise click.ClickException("no worker could start; the lines above say why") from None
 
 
 def _announce(url: str, as_json: bool) -> None:

@@ -1,21 +1,25 @@
 """Minting: `POST /tokens/realtime` for a user's own backend, `POST /tokens/` for the official clients."""
 
+from http import HTTPStatus
 from typing import Final
 
-from flask import Blueprint, Response, json, request
-from pydantic import ValidationError
-from werkzeug.exceptions import Forbidden, RequestEntityTooLarge, UnsupportedMediaType
+from flask import Blueprint, Response, g, json, request
+from werkzeug.exceptions import Forbidden
 
+from authsvc import limiting, quotas
 from authsvc.context import context
-from authsvc.issuing import Issued, issue
+from authsvc.database import Database
+from authsvc.issuing import Grant, Issued, issue, recorded
 from authsvc.models import ApiKey
 from authsvc.settings import Settings
-from authsvc.views.access import require_key
+from authsvc.views.access import require_minter
+from authsvc.views.bodies import read_json
 from httpbase.errors import InvalidBody
-from schemas import limits
+from schemas.events import EventKind
 from schemas.openapi import Answer, Operation
-from schemas.tokens import TokenRequest, TokenResponse
+from schemas.tokens import PinnedLimits, TokenRequest, TokenResponse
 from tokens.errors import OutOfScope, TokenTooLarge
+from tokens.keys import SigningKey
 
 blueprint = Blueprint("tokens", __name__)
 
@@ -34,6 +38,9 @@ def mint_realtime() -> Response:
         expires_in=claims.exp - claims.iat,
         allowed_apps=claims.apps,
         jti=claims.jti,
+        subject=claims.sub,
+        one_time=claims.one_time is not None,
+        limits=PinnedLimits.model_construct(**claims.model_dump(include=set(PinnedLimits.model_fields))),
     )
     return _created(body.model_dump_json())
 
@@ -45,37 +52,73 @@ def mint_legacy() -> Response:
     return _created(json.dumps(_mint().token))
 
 
+@blueprint.after_request
+def _record_refusal(response: Response) -> Response:
+    """Refusals by key and reason; `authsvc.refusals` bounds how many of a flood are kept."""
+    if HTTPStatus.BAD_REQUEST <= response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        app, key_id = context(), g.get("key_id")
+        app.audit.add(
+            EventKind.REFUSED,
+            now=app.clock(),
+            actor=key_id,
+            key_id=key_id,
+            address=request.remote_addr,
+            detail={"reason": response.headers["X-Fal-Error-Type"]},
+        )
+    return response
+
+
 def _mint() -> Issued:
     app = context()
-    with app.database.reading() as session:
-        key = require_key(session)
-        body = _read_body()
-        try:
-            return issue(
-                session,
-                app.settings,
-                subject=key.id,
-                granted=key.apps,
-                requested=body.apps,
-                duration_s=_duration_s(body, app.settings),
-                now=app.clock(),
-            )
-        except OutOfScope as error:
-            raise Forbidden(_out_of_scope(error.entry, key)) from None
-        except TokenTooLarge:
-            raise InvalidBody.field("allowed_apps", "too long together for one token; name fewer") from None
+    now = app.clock()
+    key, signer = require_minter(app.database)
+    app.limits.charge(key)
+    if key.daily_quota is not None:
+        _check_quota(app.database, key.id, key.daily_quota, now)
+    issued = _issue(signer, key, read_json(TokenRequest), now)
+    if key.daily_quota is not None:
+        # Last, when nothing can fail any more: what is not handed out is not counted.
+        _count(app.database, key.id, key.daily_quota, now)
+    _record(issued, now)
+    return issued
 
 
-def _read_body() -> TokenRequest:
-    if request.mimetype != "application/json":
-        raise UnsupportedMediaType
-    body = request.get_data(cache=False)
-    if len(body) > limits.HTTP_BODY_MAX_BYTES:
-        raise RequestEntityTooLarge
+def _check_quota(database: Database, key_id: str, quota: int, now: float) -> None:
+    with database.reading() as session:
+        if quotas.minted_today(session, key_id, now=now) >= quota:
+            raise _quota_exhausted(quota, now)
+
+
+def _issue(signer: SigningKey, key: ApiKey, body: TokenRequest, now: float) -> Issued:
+    settings = context().settings
+    grant = Grant(subject=key.id, apps=key.apps, limits=key.limits, key_id=key.id)
     try:
-        return TokenRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise InvalidBody.of(error) from None
+        return issue(signer, settings, grant, body, duration_s=_duration_s(body, settings), now=now)
+    except OutOfScope as error:
+        raise Forbidden(_out_of_scope(error.entry, key)) from None
+    except TokenTooLarge:
+        raise InvalidBody.field("allowed_apps", "too long together for one token; name fewer") from None
+
+
+def _count(database: Database, key_id: str, quota: int, now: float) -> None:
+    try:
+        with database.counting() as session:
+            minted = quotas.take(session, key_id, quota, now=now)
+    except quotas.QuotaExhausted:
+        raise _quota_exhausted(quota, now) from None
+    limiting.note_quota(quota, minted, quotas.seconds_left(now))
+
+
+def _quota_exhausted(quota: int, now: float) -> limiting.LimitReached:
+    standing = limiting.note_quota(quota, quota, quotas.seconds_left(now))
+    return limiting.LimitReached(
+        f"The key's daily quota of {quota} tokens is used up. It starts again at midnight UTC.", standing
+    )
+
+
+def _record(issued: Issued, now: float) -> None:
+    actor, address = issued.claims.client_id, request.remote_addr
+    context().audit.add(EventKind.MINTED, now=now, actor=actor, address=address, **recorded(issued.claims))
 
 
 def _duration_s(body: TokenRequest, settings: Settings) -> int:
@@ -96,7 +139,7 @@ def _created(body: str) -> Response:
     return Response(body, 201, headers, content_type="application/json")
 
 
-_EXAMPLE: Final = {"allowed_apps": ["fal-ai/fast-lcm-diffusion"], "duration": 120}
+_EXAMPLE: Final = {"allowed_apps": ["fal-ai/fast-lcm-diffusion"], "duration": 120, "subject": "user-42"}
 _FAILURES: Final = (401, 403, 413, 415, 422, 503)
 
 OPERATIONS: Final = (

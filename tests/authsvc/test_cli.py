@@ -11,16 +11,17 @@ from click.testing import CliRunner, Result
 
 from authsvc.cli import main
 from schemas import limits
-from tests.authsvc.conftest import APP
+from tests.authsvc.conftest import APP, on_sqlite
 from tests.processes import run_module
+from tests.stores import Store
 
 Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(store: Store) -> Run:
     def invoke(*args: str, stdin: str = "", **env: str) -> Result:
-        return CliRunner().invoke(main, args, input=stdin, env={"AUTHSVC_DATA_DIR": str(tmp_path)} | env)
+        return CliRunner().invoke(main, args, input=stdin, env=store.env | env)
 
     return invoke
 
@@ -51,11 +52,19 @@ def test_the_commands_are_what_users_were_told() -> None:
         ("serve",),
         ("keys", "create"),
         ("keys", "list"),
+        ("keys", "show"),
+        ("keys", "change"),
         ("keys", "revoke"),
+        ("keys", "rotate"),
         ("signing-keys", "rotate"),
         ("signing-keys", "list"),
+        ("signing-keys", "revoke"),
         ("tokens", "mint"),
         ("tokens", "check"),
+        ("tokens", "revoke"),
+        ("audit", "list"),
+        ("audit", "prune"),
+        ("usage",),
         ("check-config",),
     }
 
@@ -123,6 +132,15 @@ def test_a_token_is_minted_and_checked(run: Run) -> None:
     assert answer(run("tokens", "check", minted["token"], "--json")) == {"valid": True, "claims": claims}
 
 
+def test_a_token_can_be_pinned_and_is_recorded(run: Run) -> None:
+    pins = ["--one-time", "--max-session-s", "60", "--max-pixels", "262144"]
+    claims = answer(run("tokens", "mint", "--apps", APP, *pins, "--json"))["claims"]
+    assert (claims["one_time"], claims["max_session_s"], claims["max_pixels"]) == (True, 60, 262144)
+    assert "client_id" not in claims
+    (event,) = answer(run("audit", "list", "--kind", "minted", "--json"))["events"]
+    assert (event["actor"], event["jti"], event["app"]) == ("cli", claims["jti"], APP)
+
+
 def test_a_token_can_be_piped(run: Run) -> None:
     token = run("tokens", "mint", "--apps", APP).stdout
     checked = run("tokens", "check", "-", stdin=token)
@@ -149,6 +167,8 @@ def test_a_bad_token_is_refused_with_its_code_and_not_repeated(run: Run) -> None
         (["--apps", "a", "--duration", "soon"], "--duration"),
         ([], "--apps"),
         (["--subject", "", "--apps", "a"], "--subject"),
+        (["--max-pixels", "0", "--apps", "a"], "--max-pixels"),
+        (["--max-steps", "many", "--apps", "a"], "--max-steps"),
     ],
 )
 def test_what_cannot_be_minted_names_the_option(run: Run, args: list[str], option: str) -> None:
@@ -177,11 +197,13 @@ def test_a_bad_setting_is_named(run: Run) -> None:
     )
 
 
+@on_sqlite
 def test_a_bad_database_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "authsvc.sqlite3").write_bytes(b"something else" * 100)
     assert_fails(run("check-config"), 1, "database", "AUTHSVC_DATA_DIR")
 
 
+@on_sqlite
 def test_a_folder_that_cannot_be_made_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert_fails(run("check-config", AUTHSVC_DATA_DIR=str(tmp_path / "file" / "data")), 1, str(tmp_path / "file"))

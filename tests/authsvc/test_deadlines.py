@@ -10,7 +10,7 @@ import pytest
 from gevent import socket as gevent_socket
 from gevent.event import Event
 
-from authsvc.server import Server
+from authsvc.server import Server, _Handler, _whole_answer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -108,7 +108,63 @@ def test_a_failure_of_the_application_is_500_and_logged(server: Server, caplog: 
     assert "RuntimeError: a secret" in caplog.text
 
 
-def test_stopping_closes_idle_connections_at_once() -> None:
+def test_a_server_that_stops_answers_once_more_on_each_connection_and_says_that_it_closes() -> None:
+    server = Server(("127.0.0.1", 0), application, threads=1, request_timeout_s=3600)
+    server.start()
+    with gevent_socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(GET)
+        assert b"\r\nConnection: close\r\n" not in connection.recv(4096)
+        stopping = gevent.spawn(server.stop, 3600)
+        gevent.idle()
+        connection.sendall(GET)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"\r\nConnection: close\r\n" in answer
+    stopping.get(timeout=30)
+
+
+@pytest.mark.parametrize("length", [2, 100_000])
+def test_an_answer_is_sent_in_one_piece(length: int) -> None:
+    """A client's kernel may take its time with an ACK, and the second of two small pieces would wait for it."""
+
+    def sized(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Length", str(length))])
+        return [b"a"] * length
+
+    sent: list[bytes] = []
+
+    class Recording(_Handler):
+        def _sendall(self, data: bytes) -> None:
+            sent.append(bytes(data))
+            super()._sendall(data)
+
+    server = Server(("127.0.0.1", 0), sized, threads=1)
+    server.handler_class = Recording
+    server.start()
+    answer = exchange(server, GET[:-2] + b"Connection: close\r\n\r\n")
+    server.stop()
+    assert sent == [answer]
+    assert answer.endswith(b"\r\n\r\n" + b"a" * length)
+
+
+def test_an_application_may_write_and_is_closed() -> None:
+    """PEP 3333: `write` comes before the parts, a later head replaces an earlier one, `close` is called."""
+    closed: list[bool] = []
+
+    class Parts(list[bytes]):
+        def close(self) -> None:
+            closed.append(True)
+
+    def old(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        start_response("200 OK", [])
+        start_response("500 Failed", [("X-A", "b")])(b"written ")
+        return Parts([b"and ", b"given"])
+
+    assert _whole_answer(old, {}) == ("500 Failed", [("X-A", "b")], b"written and given")
+    assert closed == [True]
+
+
+def test_stopping_closes_idle_connections() -> None:
     server = Server(("127.0.0.1", 0), application, threads=1, request_timeout_s=3600)
     server.start()
     with gevent_socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:

@@ -4,10 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import select
 
 from authsvc import api_keys
+from authsvc.issuing import tightest
+from authsvc.models import AuditEventRow
 from schemas import limits
-from schemas.tokens import TokenResponse
+from schemas.tokens import PinnedLimits, TokenResponse
 from tests.authsvc.conftest import APP, Authsvc, assert_problem
 from tokens.errors import TokenError
 
@@ -78,6 +83,100 @@ def test_a_token_names_its_key_and_bounds_its_session(make_authsvc: Make) -> Non
     assert (claims.sub, claims.max_session_s) == (key.split(":")[0], 600)
 
 
+def key_with(authsvc: Authsvc, **limits: int) -> str:
+    with authsvc.context.database.writing() as session:
+        made = api_keys.create(session, apps=["*"], now=authsvc.clock(), limits=PinnedLimits(**limits))
+        return str(made[1])
+
+
+def test_a_backend_names_its_user_and_asks_for_one_socket(authsvc: Authsvc) -> None:
+    key = authsvc.key()
+    answer = authsvc.mint(key, {"app": ALIAS, "subject": "user-42", "one_time": True}).json
+    claims = authsvc.claims(answer["token"])
+    assert (claims.sub, claims.client_id, claims.one_time) == ("user-42", key.split(":")[0], True)
+    assert (answer["subject"], answer["one_time"]) == ("user-42", True)
+
+
+def test_a_token_says_nothing_of_what_was_not_asked_for(authsvc: Authsvc) -> None:
+    answer = authsvc.mint(authsvc.key(), {"app": ALIAS, "one_time": False}).json
+    claims = authsvc.claims(answer["token"])
+    assert claims.one_time is None
+    assert answer["one_time"] is False
+    assert {name for name in PinnedLimits.model_fields if getattr(claims, name) is not None} == {"max_session_s"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        ({}, {"max_session_s": 600, "max_pixels": 262_144, "max_steps": 8}),
+        ({"max_pixels": 65_536}, {"max_session_s": 600, "max_pixels": 65_536, "max_steps": 8}),
+        ({"max_pixels": 10**9}, {"max_session_s": 600, "max_pixels": 262_144, "max_steps": 8}),
+        ({"max_session_s": 86_400, "max_steps": None}, {"max_session_s": 600, "max_pixels": 262_144, "max_steps": 8}),
+        (
+            {"max_session_s": 60, "max_connections": 1, "max_requests": 5, "max_steps": 50},
+            {"max_session_s": 60, "max_connections": 1, "max_requests": 5, "max_pixels": 262_144, "max_steps": 8},
+        ),
+    ],
+)
+def test_limits_are_narrowed_to_the_tightest(make_authsvc: Make, asked: dict[str, Any], given: dict[str, int]) -> None:
+    """Of the request, the key and the service; as with apps, asking for more is no fault."""
+    authsvc = make_authsvc(max_session_s=900)
+    key = key_with(authsvc, max_session_s=600, max_pixels=262_144, max_steps=8)
+    answer = authsvc.mint(key, {"app": ALIAS, **asked}).json
+    claims = authsvc.claims(answer["token"])
+    assert {name: value for name, value in answer["limits"].items() if value is not None} == given
+    assert PinnedLimits.model_validate(claims.model_dump(include=set(PinnedLimits.model_fields))) == PinnedLimits(
+        **given
+    )
+
+
+def test_the_services_longest_session_holds_for_every_key(make_authsvc: Make) -> None:
+    authsvc = make_authsvc(max_session_s=60)
+    key = key_with(authsvc, max_session_s=600)
+    assert authsvc.mint(key, {"app": ALIAS, "max_session_s": 500}).json["limits"]["max_session_s"] == 60
+
+
+@given(given_limits=st.lists(st.dictionaries(st.sampled_from(sorted(PinnedLimits.model_fields)), st.integers(1, 50))))
+def test_the_tightest_of_limits_is_within_each_and_one_of_them(given_limits: list[dict[str, int]]) -> None:
+    found = tightest([*given_limits, {"app": "ignored"}])
+    for name in PinnedLimits.model_fields:
+        values = [each[name] for each in given_limits if name in each]
+        assert getattr(found, name) == (min(values) if values else None)
+
+
+def recorded(authsvc: Authsvc) -> AuditEventRow:
+    """The last event."""
+    assert authsvc.context.audit.flush()
+    with authsvc.context.database.reading() as session:
+        return session.scalars(select(AuditEventRow).order_by(AuditEventRow.id.desc()).limit(1)).one()
+
+
+def test_a_minted_token_is_recorded(authsvc: Authsvc) -> None:
+    key = authsvc.key("*")
+    answer = authsvc.mint(key, {"allowed_apps": [ALIAS, PATH], "subject": "user-42"}).json
+    event = recorded(authsvc)
+    assert (event.kind, event.key_id, event.subject) == ("minted", key.split(":")[0], "user-42")
+    assert (event.jti, event.app, event.address) == (answer["jti"], None, "127.0.0.1")
+    assert event.detail == {"expires_at": answer["expires_at"], "apps": [ALIAS, PATH]}
+
+
+@pytest.mark.parametrize(
+    ("key_id", "body", "reason"),
+    [
+        ("good", {"app": "me/other"}, "forbidden"),
+        ("good", {}, "validation_error"),
+        ("bad", {"app": ALIAS}, "unauthorized"),
+    ],
+)
+def test_a_refusal_is_recorded_with_its_reason(authsvc: Authsvc, key_id: str, body: object, reason: str) -> None:
+    """Of a key that is not good nothing is believed, not even its id."""
+    key = authsvc.key()
+    assert authsvc.mint(key if key_id == "good" else f"{key}x", body).status_code >= 400
+    event = recorded(authsvc)
+    assert (event.kind, event.detail) == ("refused", {"reason": reason})
+    assert event.key_id == (key.split(":")[0] if key_id == "good" else None)
+
+
 @pytest.mark.parametrize("requested", [ALIAS, APP, PATH])
 def test_an_alias_is_narrowed_to_the_keys_scope(authsvc: Authsvc, requested: str) -> None:
     """Both official clients ask for the alias alone, whatever the key may open."""
@@ -114,6 +213,17 @@ BAD_BODIES: list[tuple[Any, str]] = [
     ({"app": ALIAS, "duration": 1.5}, "duration"),
     ({"app": ALIAS, "duration": True}, "duration"),
     ({"app": ALIAS, "token_expiration": 5000}, "token_expiration"),
+    ({"app": ALIAS, "subject": ""}, "subject"),
+    ({"app": ALIAS, "subject": "two words"}, "subject"),
+    ({"app": ALIAS, "subject": "line\nbreak"}, "subject"),
+    ({"app": ALIAS, "subject": "s" * 129}, "subject"),
+    ({"app": ALIAS, "one_time": "true"}, "one_time"),
+    ({"app": ALIAS, "one_time": 1}, "one_time"),
+    ({"app": ALIAS, "max_session_s": 0}, "max_session_s"),
+    ({"app": ALIAS, "max_connections": -1}, "max_connections"),
+    ({"app": ALIAS, "max_requests": True}, "max_requests"),
+    ({"app": ALIAS, "max_pixels": 1.5}, "max_pixels"),
+    ({"app": ALIAS, "max_steps": "8"}, "max_steps"),
     ({"app": ALIAS, "duration": 60, "token_expiration": 61}, "duration"),
     ({"allowed_apps": [f"{index:02}{'a' * 198}" for index in range(32)]}, "allowed_apps"),
 ]
@@ -143,6 +253,32 @@ def test_a_body_that_is_no_json_object_is_refused(authsvc: Authsvc, text: str) -
         "/tokens/", data=text.encode("latin-1"), content_type="application/json", headers=headers
     )
     assert [entry.loc for entry in assert_problem(response, 422).detail] == [["body"]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"app": "a", "app": "b"}',
+        '{"app": "a", "duration": 1, "duration": 3600}',
+        '{"app": "a", "ignored": {"x": 1, "x": 2}}',
+        '{"app": "a", "ignored": NaN}',
+        '{"app": "a", "ignored": -Infinity}',
+    ],
+)
+def test_h8_a_body_that_two_readers_read_in_two_ways_is_refused(authsvc: Authsvc, text: str) -> None:
+    headers = {"Authorization": f"Key {authsvc.key('*')}"}
+    response = authsvc.client.post("/tokens/", data=text, content_type="application/json", headers=headers)
+    (fault,) = assert_problem(response, 422).detail
+    assert (fault.loc, fault.type) == (["body"], "json_invalid")
+
+
+@pytest.mark.parametrize("text", ["[" * 60_000, '{"app":' * 9_000, '{"app":"a","n":' + "9" * 60_000 + "}"])
+def test_h8_a_body_that_is_too_deep_or_too_long_a_number_is_refused_and_nothing_falls_over(
+    authsvc: Authsvc, text: str
+) -> None:
+    headers = {"Authorization": f"Key {authsvc.key('*')}"}
+    response = authsvc.client.post("/tokens/", data=text, content_type="application/json", headers=headers)
+    assert_problem(response, 422)
 
 
 def test_the_input_is_not_repeated(authsvc: Authsvc) -> None:

@@ -16,10 +16,10 @@ import httpx
 import pytest
 
 from authsvc import api_keys, signing_keys
-from authsvc.database import Database
+from authsvc.sqlite import SQLite
 from schemas import defaults
 from schemas.tokens import TokenClaims
-from tests.authsvc.conftest import APP, Served, create_key
+from tests.authsvc.conftest import APP, Served
 from tests.processes import module, run_module, start_process
 from tokens import compact
 from tokens.errors import TokenError
@@ -115,9 +115,9 @@ def test_kill_9_while_minting_and_creating_keys_loses_no_key(own_server: Served)
         return tokens
 
     def create_until_dead() -> list[str]:
-        keys = [create_key(own_server.data_dir)]
+        keys = [own_server.create_key()]
         while not dead.is_set():
-            keys.append(create_key(own_server.data_dir))
+            keys.append(own_server.create_key())
         return keys
 
     with ThreadPoolExecutor(3) as pool:
@@ -147,7 +147,7 @@ def test_many_processes_may_start_on_a_fresh_folder(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(3) as pool:
         created = list(pool.map(create, range(3)))
-    database = Database(tmp_path / "fresh" / "authsvc.sqlite3")
+    database = SQLite(tmp_path / "fresh" / "authsvc.sqlite3")
     with database.reading() as session:
         assert {key.id for key in api_keys.listing(session)} == {key["id"] for key in created}
         assert sorted(row.state for row in signing_keys.listing(session)) == ["current", "next"]
@@ -165,7 +165,7 @@ def test_a_rotation_by_another_process_changes_the_signer_at_once(authsvc_server
 
 
 def test_a_revocation_by_another_process_holds_at_once(authsvc_server: Served) -> None:
-    key = create_key(authsvc_server.data_dir)
+    key = authsvc_server.create_key()
     served = Served(authsvc_server.process, authsvc_server.env, key)
     assert mint(served).status_code == 201
     with authsvc_server.writing() as session:
@@ -190,7 +190,7 @@ def test_json_mode_prints_and_logs_objects_alone(tmp_path: Path) -> None:
         process.wait_for_line("/.well-known/jwks.json")
         lines = [json.loads(line) for line in process.lines]
     assert lines[0] == {"url": process.url}
-    assert {"time", "level", "logger", "message"} == set(lines[1])
+    assert {"time", "level", "logger", "message"} <= set(lines[1])
 
 
 def test_a_taken_port_is_one_clear_line(authsvc_server: Served) -> None:

@@ -13,7 +13,7 @@ from schemas import defaults
 def test_the_defaults_are_what_the_runner_expects() -> None:
     settings = Settings()
     assert (settings.issuer, settings.audience) == (defaults.ISSUER, defaults.AUDIENCE)
-    assert settings.database_path == Path(".run/authsvc/authsvc.sqlite3")
+    assert settings.database.database == str(Path(".run/authsvc/authsvc.sqlite3"))
 
 
 def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +22,7 @@ def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTHSVC_ISSUER", "")
     settings = Settings()
     assert (settings.port, settings.issuer) == (9, defaults.ISSUER)
-    assert settings.database_path == Path("/var/lib/keys.db")
+    assert settings.database.database == "/var/lib/keys.db"
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,12 @@ def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
         ("token_max_duration_s", "0"),
         ("jwks_max_age_s", "0"),
         ("log_format", "xml"),
-        ("database_url", "postgresql://user:hunter2@host/db"),
+        ("key_rate_per_minute", "0"),
+        ("trusted_proxies", "hunter2"),
+        ("trusted_proxies", "0.0.0.0/0"),
+        ("cors_origins", "*"),
+        ("cors_origins", "https://hunter2@app.example"),
+        ("database_url", "mysql://user:hunter2@host/db"),
         ("database_url", "sqlite://"),
         ("database_url", "sqlite:///:memory:"),
         ("database_url", "hunter2"),

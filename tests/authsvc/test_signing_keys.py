@@ -2,17 +2,20 @@
 
 import json
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import select
 
-from authsvc import signing_keys
-from authsvc.models import KeyState
-from authsvc.signing_keys import RETIRED_FOR_S, NoCurrentKey
-from tests.authsvc.conftest import Authsvc
+from authsvc import api_keys, signing_keys
+from authsvc.models import AuditEventRow, KeyState
+from authsvc.signing_keys import RETIRED_FOR_S, SETTLED_AFTER_S, NoCurrentKey, TooManyRotations
+from schemas.keys import Role
+from tests.authsvc.conftest import Authsvc, assert_problem, on_sqlite
 from tokens import compact
 from tokens.errors import UnknownKey
-from tokens.keys import parse_jwks
+from tokens.keys import SigningKey, parse_jwks
 from tokens.verify import verify
 
 
@@ -77,6 +80,14 @@ def test_a_retired_key_cannot_sign_again(authsvc: Authsvc) -> None:
     with authsvc.context.database.reading() as session:
         rows = signing_keys.listing(session)
         assert [row.private_pem is None for row in rows] == [row.state is KeyState.RETIRED for row in rows]
+        assert pem.decode() not in [row.private_pem for row in rows]
+
+
+@on_sqlite
+def test_a_retired_private_key_leaves_no_bytes_in_the_file(authsvc: Authsvc) -> None:
+    with authsvc.context.database.reading() as session:
+        pem = signing_keys.current(session).to_pem()
+    rotate(authsvc)
     authsvc.context.database.close()
     base64_body = b"".join(pem.splitlines()[1:-1])
     assert base64_body not in authsvc.context.database.path.read_bytes().replace(b"\n", b"")
@@ -118,3 +129,106 @@ def test_j17_every_token_minted_while_keys_rotate_verifies(authsvc: Authsvc) -> 
         assert all(minter.result() >= 1 for minter in minters)
     assert len(kids) == 20
     assert states(authsvc) == ["current", "next"] + ["retired"] * 20
+
+
+def test_the_key_is_parsed_once_and_a_rotation_counts_at_once(
+    make_authsvc: Callable[..., Authsvc], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two applications on one database, as two processes have it."""
+    one, other = make_authsvc(), make_authsvc()
+    parsed: list[bytes] = []
+    from_pem = SigningKey.from_pem
+    monkeypatch.setattr(SigningKey, "from_pem", lambda pem: parsed.append(pem) or from_pem(pem))
+    key = one.key()
+    kids = [compact.parse(minted(service, key)).header["kid"] for service in (one, other) * 5]
+    assert len(set(kids)) == 1
+    assert len(parsed) <= 1
+    new = rotate(other)
+    assert [compact.parse(minted(service, key)).header["kid"] for service in (one, other)] == [new, new]
+    assert len(parsed) <= 2
+
+
+def rotated(authsvc: Authsvc, **options: object) -> str:
+    return signing_keys.rotate_settled(authsvc.context.database, clock=authsvc.clock, **options).kid
+
+
+def test_a_rotation_waits_until_every_runner_has_the_next_key(authsvc: Authsvc) -> None:
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        authsvc.clock.now += seconds
+
+    next_kid = published(authsvc)
+    authsvc.clock.now += 0.5
+    assert rotated(authsvc, sleep=sleep) in next_kid
+    assert waited == [SETTLED_AFTER_S - 0.5]
+    authsvc.clock.now += SETTLED_AFTER_S
+    rotated(authsvc, sleep=sleep)
+    assert len(waited) == 1
+    authsvc.clock.now -= 3600  # the clock was set back: the next key seems to come from the future
+    rotated(authsvc, sleep=sleep)
+    assert len(waited) == 1
+
+
+def test_a_rotation_that_never_gets_its_turn_gives_up(authsvc: Authsvc) -> None:
+    before = states(authsvc)
+    with pytest.raises(TooManyRotations):
+        rotated(authsvc, sleep=lambda _: None)
+    assert states(authsvc) == before
+
+
+@pytest.mark.parametrize("state", ["next", "current", "retired"])
+def test_a_revoked_key_is_gone_and_replaced(authsvc: Authsvc, state: str) -> None:
+    rotate(authsvc)
+    old = minted(authsvc, authsvc.key())
+    with authsvc.context.database.reading() as session:
+        kids = {row.state.value: row.kid for row in signing_keys.listing(session)}
+    with authsvc.context.database.writing() as session:
+        signing_keys.revoke(session, kids[state], now=authsvc.clock())
+    assert kids[state] not in published(authsvc)
+    assert states(authsvc) == ["current", "next"] + ["retired"] * (state != "retired")
+    if state == "current":
+        with pytest.raises(UnknownKey):
+            authsvc.claims(old)
+    else:
+        assert authsvc.claims(old)
+    assert authsvc.claims(minted(authsvc, authsvc.key()))
+
+
+def test_the_published_list_says_when_other_keys_are_published(authsvc: Authsvc) -> None:
+    def key_set() -> str:
+        return str(authsvc.client.get("/revocations").json["key_set"])
+
+    before = key_set()
+    assert key_set() == before
+    rotate(authsvc)
+    after = key_set()
+    assert after != before
+    authsvc.clock.now += RETIRED_FOR_S + 1
+    assert key_set() not in (before, after)
+
+
+def test_signing_keys_over_http(authsvc: Authsvc) -> None:
+    with authsvc.context.database.writing() as session:
+        _, credential = api_keys.create(session, now=authsvc.clock(), roles=[Role.ADMIN])
+    headers = {"Authorization": f"Key {credential}"}
+    before = authsvc.client.get("/signing-keys", headers=headers)
+    assert (before.status_code, before.headers["Cache-Control"]) == (200, "no-store")
+    assert "PRIVATE" not in before.text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signing_keys, "_ROTATION_TRIES", 0)
+        assert_problem(authsvc.client.post("/signing-keys/rotate", headers=headers), 503)
+    kids = {key["state"]: key["kid"] for key in before.json["signing_keys"]}
+    authsvc.clock.now += SETTLED_AFTER_S
+    promoted = authsvc.client.post("/signing-keys/rotate", headers=headers)
+    assert (promoted.status_code, promoted.json["kid"], promoted.json["state"]) == (200, kids["next"], "current")
+    left = authsvc.client.post(f"/signing-keys/{kids['next']}/revoke", headers=headers)
+    assert sorted(key["state"] for key in left.json["signing_keys"]) == ["current", "next", "retired"]
+    assert kids["next"] not in left.text
+    for kid in (kids["next"], "x", "%00"):
+        assert_problem(authsvc.client.post(f"/signing-keys/{kid}/revoke", headers=headers), 404)
+    with authsvc.context.database.reading() as session:
+        found = session.scalars(select(AuditEventRow).order_by(AuditEventRow.id)).all()
+        told = [(row.kind, row.actor, row.detail.get("kid")) for row in found if row.kind != "key_created"]
+    assert told == [(kind, credential.key_id, kids["next"]) for kind in ("rotated", "revoked")]

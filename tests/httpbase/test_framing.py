@@ -5,7 +5,17 @@ from http.client import parse_headers
 
 import pytest
 
-from httpbase.framing import AmbiguousBody, check_framing
+from httpbase.framing import (
+    HEADERS_MAX,
+    HEADERS_MAX_BYTES,
+    AmbiguousBody,
+    MalformedHeader,
+    check_framing,
+    read_headers,
+)
+
+HOST = [("host", "a")]
+TWICE = [("X-Twice", "1"), ("X-Twice", "2")]
 
 
 def check(head: bytes) -> None:
@@ -60,3 +70,52 @@ def test_one_way_to_say_it_is_accepted(head: bytes) -> None:
 def test_doubt_is_refused(head: bytes) -> None:
     with pytest.raises(AmbiguousBody):
         check(head)
+
+
+def read(head: bytes) -> list[tuple[str, str]]:
+    stream = io.BytesIO(head + b"\r\n\r\nbody")
+    headers = list(read_headers(stream))
+    assert stream.read() == b"body"
+    return headers
+
+
+@pytest.mark.parametrize(
+    ("head", "headers"),
+    [
+        (b"Host: a", [("Host", "a")]),
+        (b"host:a\r\nX-Empty:\r\nX-Twice: 1\r\nX-Twice:\t 2 \t", [*HOST, ("X-Empty", ""), *TWICE]),
+        (b"X-Latin: \xe9: b", [("X-Latin", "\xe9: b")]),
+        (b"Host: a\nX-Bare: newline", [("Host", "a"), ("X-Bare", "newline")]),
+        (b"\r\n".join([b"A: b"] * HEADERS_MAX), [("A", "b")] * HEADERS_MAX),
+        # A pattern that tries every split of the blanks would take minutes for this, with the service at a stand.
+        (b"A: b" + b" " * 65_000 + b"c", [("A", "b" + " " * 65_000 + "c")]),
+    ],
+)
+def test_headers_are_read_as_they_stand(head: bytes, headers: list[tuple[str, str]]) -> None:
+    assert read(head) == headers
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"no header",
+        b": nameless",
+        b"Name : a",
+        b"Na me: a",
+        b" Name: a",
+        b"Host: a\r\n folded",
+        b"Host: a\rX-Hidden: b",
+        b"Host: a\0b",
+        b"N\xe4me: a",
+        b"\r\n".join([b"A: b"] * (HEADERS_MAX + 1)),
+        b"Long: " + b"a" * HEADERS_MAX_BYTES,
+    ],
+)
+def test_what_is_no_header_is_refused(head: bytes) -> None:
+    with pytest.raises(MalformedHeader):
+        read(head)
+
+
+def test_headers_without_an_end_are_refused() -> None:
+    with pytest.raises(MalformedHeader):
+        list(read_headers(io.BytesIO(b"Host: a\r\n")))

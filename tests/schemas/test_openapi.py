@@ -1,12 +1,12 @@
 """The builder: what an operation becomes in the description."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from schemas.openapi import Answer, Operation, build
+from schemas.openapi import FORM, JSON, Answer, Operation, build
 from schemas.problems import KINDS
 
 
@@ -74,7 +74,7 @@ def test_a_problem_is_described_by_its_kind(status: int) -> None:
     response = document(operation(problems=(status,)))["paths"]["/pictures/{id}"]["post"]["responses"][str(status)]
     assert response["description"].startswith(KINDS[status].title)
     assert response["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
-    headers = {401: {"WWW-Authenticate"}, 405: {"Allow"}, 503: {"Retry-After"}}
+    headers = {401: {"WWW-Authenticate"}, 405: {"Allow"}, 429: {"Retry-After"}, 503: {"Retry-After"}}
     assert set(response.get("headers", {})) == headers.get(status, set())
 
 
@@ -91,6 +91,25 @@ def test_an_answer_may_be_any_type_in_any_media_type_or_nothing() -> None:
     assert paths["/a"]["post"]["responses"]["200"]["content"]["application/json"]["schema"] == {"type": "string"}
     assert paths["/b"]["post"]["responses"]["204"] == {"description": "Done."}
     assert list(paths["/c"]["post"]["responses"]["200"]["content"]) == ["application/x"]
+
+
+def test_a_form_leaves_out_what_json_says_null_for_and_ignores_what_it_does_not_know() -> None:
+    class Token(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        token: str
+        hint: Annotated[str, StringConstraints(max_length=8)] | None = Field(default=None, description="A hint.")
+
+    content = document(operation(request=Token, request_types=(JSON, FORM)))["paths"]["/pictures/{id}"]["post"][
+        "requestBody"
+    ]["content"]
+    assert content[JSON]["schema"] == {"$ref": "#/components/schemas/Token"}
+    form = content[FORM]["schema"]
+    assert form["required"] == ["token"]
+    assert "additionalProperties" not in form
+    assert form["properties"]["token"] == {"title": "Token", "type": "string", "minLength": 1}
+    hint, empty = {"type": "string", "maxLength": 8}, {"type": "string", "maxLength": 0}
+    assert form["properties"]["hint"] == {"anyOf": [hint, empty], "title": "Hint", "description": "A hint."}
 
 
 def test_methods_of_one_path_stand_together() -> None:

@@ -12,6 +12,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+SECONDS = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     """Applies this step."""
@@ -21,8 +23,8 @@ def upgrade() -> None:
         sa.Column("name", sa.String(200), nullable=False),
         sa.Column("secret_sha256", sa.LargeBinary(32), nullable=False),
         sa.Column("apps", sa.JSON(), nullable=False),
-        sa.Column("created_at", sa.Integer(), nullable=False),
-        sa.Column("revoked_at", sa.Integer()),
+        sa.Column("created_at", SECONDS, nullable=False),
+        sa.Column("revoked_at", SECONDS),
     )
     op.create_table(
         "signing_keys",
@@ -34,9 +36,9 @@ def upgrade() -> None:
         ),
         sa.Column("x", sa.String(43), nullable=False),
         sa.Column("private_pem", sa.Text()),
-        sa.Column("created_at", sa.Integer(), nullable=False),
-        sa.Column("activated_at", sa.Integer()),
-        sa.Column("retired_at", sa.Integer()),
+        sa.Column("created_at", SECONDS, nullable=False),
+        sa.Column("activated_at", SECONDS),
+        sa.Column("retired_at", SECONDS),
     )
     op.create_index(
         "one_active_key_a_state",

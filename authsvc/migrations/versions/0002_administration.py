@@ -25,9 +25,9 @@ def upgrade() -> None:
         table.add_column(sa.Column("previous_valid_until", sa.BigInteger()))
     op.create_table(
         "revocations",
-        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True),
         sa.Column("kind", sa.String(16), nullable=False),
-        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("sha256", sa.String(64), nullable=False, unique=True),
         sa.Column("issued_before", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False, index=True),
     )
