@@ -2,8 +2,9 @@
 
 import logging
 import signal
-from collections.abc import Callable, Iterable
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 import click
 import gevent
@@ -11,26 +12,36 @@ from flask import Flask
 from gevent.event import Event
 from gevent.ssl import PROTOCOL_TLS_SERVER, SSLContext
 
-from httpbase import errors, health, logs, reference
+from httpbase import errors, health, logs, open_files, reference
 from runner import openapi
 from runner.apps.fast_lcm_diffusion import FastLcmDiffusion
 from runner.apps.framework import Registry
 from runner.doors import metrics
-from runner.doors.access import Gate
+from runner.doors.access import Asks, Gate
 from runner.doors.jwks import JwksCache, TokenVerifier
 from runner.doors.key_exchange import KeyExchange
 from runner.doors.realtime import RealtimeDoor
+from runner.doors.reports import Reporter
+from runner.doors.revocations import RevocationPoller, Revocations
+from runner.doors.tally import Tally
 from runner.doors.token_service import TokenService
 from runner.doors.websocket import WebSocketOptions, WebSocketServer
 from runner.engine.client import EngineClient
 from runner.engine.request import EngineUnavailable
 from runner.engine.supervisor import EngineState
+from runner.protocol.allowance import Allowances
+from runner.protocol.failures import Failure
 from runner.protocol.session import SessionRules
 from runner.settings import Settings
+from schemas.events import SessionEvent
+from schemas.tokens import TokenClaims
 
 logger = logging.getLogger(__name__)
 
 StartResponse = Callable[..., Any]
+
+_LAST_REPORT_S: Final = 1.0
+"""For the last report, where the sessions took all of the grace to end."""
 
 
 class Gateway:
@@ -46,13 +57,28 @@ class Gateway:
         )
         self._token_service = TokenService(settings.authsvc_url, settings.resolved_jwks_url)
         self._jwks = JwksCache(self._token_service.fetch_keys)
-        self._door = RealtimeDoor(SessionRules(settings.idle_timeout_s, settings.max_session_s))
-        self._http = self._http_app()
-        self._gate = Gate(
-            Registry({settings.app: FastLcmDiffusion(self.engine)}),
-            TokenVerifier(self._jwks, issuer=settings.issuer, audience=settings.audience),
-            KeyExchange(self._token_service.mint),
+        self._revocations = Revocations(is_known=settings.revocation_poll_s == 0)
+        self._poller = RevocationPoller(
+            self._token_service.fetch_revocations,
+            self._revocations,
+            interval_s=settings.revocation_poll_s,
+            refresh_keys=self._jwks.refresh,
         )
+        self._allowances = Allowances()
+        self._tally = Tally()
+        self._reporter = None if settings.authsvc_key is None else Reporter(self._report)
+        rules = SessionRules(settings.idle_timeout_s, settings.max_session_s)
+        self._door = RealtimeDoor(rules, self._allowances, self._tally, self._reporter, revocations=self._revocations)
+        self._http = self._http_app()
+        asks = Asks(
+            verify=self._revocations.checked(
+                TokenVerifier(self._jwks, issuer=settings.issuer, audience=settings.audience)
+            ),
+            exchange=KeyExchange(self._token_service.mint),
+            redeem=self._token_service.redeem,
+            obstacle=self._no_room,
+        )
+        self._gate = Gate(Registry({settings.app: FastLcmDiffusion(self.engine)}), asks, self._tally)
         self._servers: list[WebSocketServer] = []
 
     def start(self) -> list[str]:
@@ -71,14 +97,26 @@ class Gateway:
         else:
             urls = [self._listen(settings.port, None), self._listen(settings.tls_port, tls)]
         self._jwks.start()
+        if self._settings.revocation_poll_s:
+            self._poller.start()
+        else:
+            logger.warning("revocations are not read: RUNNER_REVOCATION_POLL_S is 0")
+        if self._reporter is not None:
+            self._reporter.start()
+        else:
+            logger.info("usage is not reported: RUNNER_AUTHSVC_KEY is not set")
         self.engine.start()
         return urls
 
     def stop(self) -> None:
         """Close every socket in good order, then end the workers."""
         grace = self._settings.shutdown_timeout_s
+        deadline = time.monotonic() + grace
         gevent.joinall([gevent.spawn(server.stop, grace) for server in self._servers])
         self._jwks.stop()
+        self._poller.stop()
+        if self._reporter is not None:  # the last sessions have just ended
+            self._reporter.stop(max(deadline - time.monotonic(), _LAST_REPORT_S))
         self.engine.stop()
         self._token_service.close()
 
@@ -88,7 +126,17 @@ class Gateway:
             return f"The engine is {self.engine.state.lower()}."
         if not self._jwks.keys:
             return "The token service's public keys have not been fetched yet."
+        if not self._revocations.is_known:
+            return "The token service's revocation list has not been read yet."
         return None
+
+    def _report(self, events: Sequence[SessionEvent]) -> None:
+        key = self._settings.authsvc_key
+        assert key is not None
+        self._token_service.report(key.get_secret_value(), events)
+
+    def _no_room(self, claims: TokenClaims, by_key: bool) -> Failure | None:
+        return self._allowances.obstacle(claims, by_key=by_key, now=time.time())
 
     def _listen(self, port: int, tls: SSLContext | None) -> str:
         """Opens one door; returns its URL."""
@@ -117,7 +165,7 @@ class Gateway:
         errors.register(app)
         app.register_blueprint(health.blueprint(self.obstacle))
         if self._settings.metrics:
-            app.register_blueprint(metrics.blueprint(self.engine))
+            app.register_blueprint(metrics.blueprint(self.engine, self._tally, self._reporter))
         app.register_blueprint(reference.blueprint(openapi.document()))
         return app
 
@@ -127,6 +175,11 @@ def tls_context(settings: Settings) -> SSLContext:
     context = SSLContext(PROTOCOL_TLS_SERVER)
     context.load_cert_chain(str(settings.tls_cert), str(settings.tls_key))
     return context
+
+
+THREADS: Final = 24
+"""More than the questions to the token service that may wait at once (4 keys, 4 one-time tokens, the key set, the
+revocations, a report): while it hangs, look-ups of names and the next poll still find a thread."""
 
 
 class CannotServe(Exception):
@@ -141,9 +194,11 @@ def run(settings: Settings) -> None:
         CannotServe: what cannot draw had better end, so that whoever started it notices.
     """
     logs.configure(settings.log_level, settings.log_format)
+    open_files.allow(settings.max_connections * (1 if settings.tls_port is None else 2))
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
+    gevent.get_hub().threadpool.maxsize = THREADS
     gateway = Gateway(settings)
     urls = gateway.start()
     click.echo(f"runner is listening on {' and '.join(urls)}")

@@ -2,8 +2,7 @@
 
 from typing import Any, Final
 
-from httpbase import health
-from runner.doors import metrics
+from httpbase import health, metrics
 from schemas import openapi
 
 OPERATIONS: Final = (*health.OPERATIONS, *metrics.OPERATIONS)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from httpbase.logs import LogFormat, LogLevel
@@ -40,6 +40,18 @@ class Settings(BaseSettings):
         default="",
         pattern=rf"^({_HTTP_URL})?$",
         description="Public keys of the token service; default: its `/.well-known/jwks.json`.",
+    )
+    authsvc_key: SecretStr | None = Field(
+        default=None,
+        description="An API key with the role `runner`, `id:secret`: sessions and what they drew are reported to the "
+        "token service. Without it nothing is reported.",
+    )
+    revocation_poll_s: float = Field(
+        default=0.5,
+        ge=0,
+        le=60,
+        description="How often the token service is asked what is revoked. Until it has answered once no token is "
+        "admitted. 0: never, and a revoked token is good until it expires; for a JWKS that nobody revokes from.",
     )
     issuer: str = Field(default=defaults.ISSUER, description="`iss` that a token must carry.")
     audience: str = Field(default=defaults.AUDIENCE, description="`aud` that a token must carry.")
@@ -87,6 +99,13 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"auto|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*", device):
             raise ValueError(f"{device!r} is neither auto nor one or more of cpu, cuda:0, cuda:1 … with commas between")
         return ",".join("cuda:0" if name == "cuda" else name for name in device.split(","))
+
+    @field_validator("authsvc_key")
+    @classmethod
+    def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[!-9;-~]+:[!-~]+", key.get_secret_value()):
+            raise ValueError("must be id:secret, as `authsvc keys create --role runner` prints it")
+        return key
 
     @model_validator(mode="after")
     def _tls_needs_both(self) -> Self:

@@ -10,12 +10,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from runner.apps.framework import Registry, Route
 from runner.doors import credentials
 from runner.doors.credentials import ApiKey, BearerToken, Credentials, MalformedCredentials, QueryToken
+from runner.doors.tally import Tally
 from runner.doors.websocket import Refusal
+from runner.protocol.failures import Failure
 from schemas.errors import CloseCode, RealtimeErrorCode
 from schemas.problems import problem
 from schemas.tokens import TokenClaims
@@ -37,6 +39,14 @@ class AccessUnavailable(Exception):
     """Nobody can say now whether the credentials are good: the token service does not answer."""
 
 
+class TokenSpent(Exception):
+    """The token opens one socket, and was redeemed already."""
+
+
+class TokenNotRedeemed(Exception):
+    """The token service refuses to redeem the token: it has expired since, or was revoked."""
+
+
 class KeyRefused(Exception):
     """The token service does not know the API key, or the key does not reach the app."""
 
@@ -48,8 +58,18 @@ class KeyRefused(Exception):
 Verify = Callable[[str], TokenClaims]
 """Verifies a token. Raises TokenError or AccessUnavailable."""
 
-Exchange = Callable[[str, str], str]
-"""From an API key and the path of an endpoint to a token. Raises KeyRefused or AccessUnavailable."""
+Redeem = Callable[[str], None]
+"""Redeems a one-time token. Raises TokenSpent, TokenNotRedeemed or AccessUnavailable."""
+
+Obstacle = Callable[[TokenClaims, bool], Failure | None]
+"""Why the counted limits of a token leave no room for a socket now, or None; the flag: it came of a key at the door."""
+
+
+class Exchange(Protocol):
+    """From an API key and the path of an endpoint to a token."""
+
+    def __call__(self, key: str, path: str, *, fresh: bool = False) -> str:
+        """A token, one that was given before unless it must be `fresh`. Raises KeyRefused or AccessUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +78,8 @@ class Admitted:
 
     route: Route
     claims: TokenClaims
+    by_key: bool = False
+    """Whether an API key opened it, exchanged for the token here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +103,16 @@ class RefusedHttp:
 Decision = Admitted | RefusedInBand | RefusedHttp
 
 
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """What the decision asks others; each may block its greenlet."""
+
+    verify: Verify
+    exchange: Exchange
+    redeem: Redeem
+    obstacle: Obstacle
+
+
 class _Refused(Exception):
     """A refusal on its way to the form that the credentials' place asks for."""
 
@@ -94,7 +126,16 @@ _IN_BAND: Final = {
     HTTPStatus.UNAUTHORIZED: (RealtimeErrorCode.UNAUTHORIZED, CloseCode.UNAUTHORIZED),
     HTTPStatus.FORBIDDEN: (RealtimeErrorCode.FORBIDDEN, CloseCode.FORBIDDEN),
     HTTPStatus.NOT_FOUND: (RealtimeErrorCode.NOT_FOUND, CloseCode.NOT_FOUND),
+    HTTPStatus.TOO_MANY_REQUESTS: (RealtimeErrorCode.LIMIT_EXCEEDED, CloseCode.LIMIT_EXCEEDED),
     HTTPStatus.SERVICE_UNAVAILABLE: (RealtimeErrorCode.UNAVAILABLE, CloseCode.TRY_AGAIN_LATER),
+}
+
+IN_BAND_CLOSE: Final = dict(_IN_BAND.values())
+"""The close code that follows each error of a socket that was opened for it."""
+
+_NO_ROOM: Final = {
+    RealtimeErrorCode.LIMIT_EXCEEDED: HTTPStatus.TOO_MANY_REQUESTS,
+    RealtimeErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 # RFC 9110 §11.6.1 and RFC 6750 §3
@@ -102,9 +143,7 @@ _CHALLENGE: Final = 'Bearer realm="lcm-realtime"'
 _ANY_CHALLENGE: Final = f'{_CHALLENGE}, Key realm="lcm-realtime"'
 
 
-def decide(
-    path: str, query: str, authorization: str | None, registry: Registry, verify: Verify, exchange: Exchange
-) -> Decision:
+def decide(path: str, query: str, authorization: str | None, registry: Registry, asks: Asks) -> Decision:
     """Decides about one handshake; does no I/O of its own.
 
     Args:
@@ -112,20 +151,19 @@ def decide(
         query: The request's raw query string.
         authorization: The Authorization header, if there is one.
         registry: What this runner serves.
-        verify: See `Verify`.
-        exchange: See `Exchange`.
+        asks: What is asked about the credentials.
     """
     found: Credentials | None = None
     try:
         found = credentials.read(query, authorization)
-        return _admit(path, found, registry, verify, exchange)
+        return _admit(path, found, registry, asks)
     except MalformedCredentials as error:
         return _refuse(_Refused(HTTPStatus.UNAUTHORIZED, str(error)), found)
     except _Refused as refused:
         return _refuse(refused, found)
 
 
-def _admit(path: str, found: Credentials | None, registry: Registry, verify: Verify, exchange: Exchange) -> Admitted:
+def _admit(path: str, found: Credentials | None, registry: Registry, asks: Asks) -> Admitted:
     if found is None:
         raise _Refused(
             HTTPStatus.UNAUTHORIZED,
@@ -133,12 +171,19 @@ def _admit(path: str, found: Credentials | None, registry: Registry, verify: Ver
         )
     route = registry.realtime(path)
     # A key is exchanged for its endpoint, so a path that leads nowhere is found out first; a token is judged first.
-    token = _exchanged(found.key, _existing(route), exchange) if isinstance(found, ApiKey) else found.token
-    claims = _verified(token, verify)
+    if isinstance(found, ApiKey):
+        token, claims = _claims_of_key(found.key, _existing(route), asks)
+    else:
+        token, claims = found.token, _verified(found.token, asks.verify)
     route = _existing(route)
     if not covers_any(claims.apps, route.path):
         raise _Refused(HTTPStatus.FORBIDDEN, f"the token's allowed_apps do not include {route.path}")
-    return Admitted(route, claims)
+    by_key = isinstance(found, ApiKey)
+    if failure := asks.obstacle(claims, by_key):
+        raise _Refused(_NO_ROOM[failure.code], failure.reason)
+    if claims.one_time:  # last: what is refused for anything before does not use the token up
+        _redeem(token, asks.redeem)
+    return Admitted(route, claims, by_key)
 
 
 def _existing(route: Route | None) -> Route:
@@ -147,9 +192,21 @@ def _existing(route: Route | None) -> Route:
     return route
 
 
-def _exchanged(key: str, route: Route, exchange: Exchange) -> str:
+def _claims_of_key(key: str, route: Route, asks: Asks) -> tuple[str, TokenClaims]:
+    token = _exchanged(key, route, asks.exchange)
     try:
-        return exchange(key, route.path)
+        return token, _verified(token, asks.verify)
+    except _Refused as refused:
+        if refused.status != HTTPStatus.UNAUTHORIZED:
+            raise
+    # It was kept from before its revocation: the token service knows whether the key is still good for another.
+    token = _exchanged(key, route, asks.exchange, fresh=True)
+    return token, _verified(token, asks.verify)
+
+
+def _exchanged(key: str, route: Route, exchange: Exchange, *, fresh: bool = False) -> str:
+    try:
+        return exchange(key, route.path, fresh=True) if fresh else exchange(key, route.path)
     except KeyRefused as refused:
         if refused.status == HTTPStatus.FORBIDDEN:
             raise _Refused(HTTPStatus.FORBIDDEN, f"the key may not use {route.path}") from None
@@ -168,6 +225,19 @@ def _verified(token: str, verify: Verify) -> TokenClaims:
         raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "tokens cannot be checked now, try again later") from None
 
 
+def _redeem(token: str, redeem: Redeem) -> None:
+    try:
+        redeem(token)
+    except TokenSpent:
+        raise _Refused(HTTPStatus.UNAUTHORIZED, "the token was used already; mint a new one") from None
+    except TokenNotRedeemed:
+        raise _Refused(HTTPStatus.UNAUTHORIZED, "the token is no longer good; mint a new one") from None
+    except AccessUnavailable:
+        raise _Refused(
+            HTTPStatus.SERVICE_UNAVAILABLE, "one-time tokens cannot be redeemed now, try again later"
+        ) from None
+
+
 def _refuse(refused: _Refused, found: Credentials | None) -> RefusedInBand | RefusedHttp:
     if isinstance(found, QueryToken):
         error, close = _IN_BAND[refused.status]
@@ -183,7 +253,7 @@ def _headers(status: HTTPStatus, found: Credentials | None) -> dict[str, str]:
             return {"WWW-Authenticate": _ANY_CHALLENGE}
         case HTTPStatus.FORBIDDEN:
             return {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope"'}
-        case HTTPStatus.SERVICE_UNAVAILABLE:
+        case HTTPStatus.TOO_MANY_REQUESTS | HTTPStatus.SERVICE_UNAVAILABLE:
             return {"Retry-After": str(RETRY_AFTER_S)}
     return {}
 
@@ -191,10 +261,10 @@ def _headers(status: HTTPStatus, found: Credentials | None) -> dict[str, str]:
 class Gate:
     """Takes the decision before the upgrade: answers HTTP, or leaves the decision in `environ`."""
 
-    def __init__(self, registry: Registry, verify: Verify, exchange: Exchange) -> None:
+    def __init__(self, registry: Registry, asks: Asks, tally: Tally) -> None:
         self._registry = registry
-        self._verify = verify
-        self._exchange = exchange
+        self._asks = asks
+        self._tally = tally
 
     def __call__(self, environ: dict[str, Any]) -> Refusal | None:
         """The HTTP refusal, or None to upgrade. Blocks its greenlet while the token service is asked."""
@@ -203,10 +273,10 @@ class Gate:
             environ.get("QUERY_STRING", ""),
             environ.get("HTTP_AUTHORIZATION"),
             self._registry,
-            self._verify,
-            self._exchange,
+            self._asks,
         )
         if isinstance(decision, RefusedHttp):
+            self._tally.refused(decision.status)
             return _http_refusal(decision)
         environ[DECISION_KEY] = decision
         return None

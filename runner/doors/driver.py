@@ -7,7 +7,8 @@ sends, so answers keep the order of their inputs, and a peer that reads slowly s
 import logging
 import uuid
 from collections.abc import Callable
-from typing import Protocol, assert_never
+from dataclasses import dataclass
+from typing import Final, Protocol, assert_never
 
 import gevent
 from gevent.event import Event
@@ -15,12 +16,20 @@ from pydantic import BaseModel
 from websockets.exceptions import ConnectionClosed
 
 from runner.apps.framework import RealtimeEndpoint
-from runner.engine.request import FLOW, EngineUnavailable, GenerationFailed, InvalidRequest
+from runner.engine.request import (
+    FLOW,
+    LIMITS,
+    EngineUnavailable,
+    GenerationFailed,
+    GenerationLimits,
+    InvalidRequest,
+)
 from runner.protocol import failures
 from runner.protocol.failures import Failure
 from runner.protocol.session import Close, Send, Session, Wait, Work
 from schemas import limits
 from schemas.errors import CloseCode
+from schemas.images import RealtimeOutput
 
 log = logging.getLogger(__name__)
 
@@ -41,29 +50,69 @@ class Socket(Protocol):
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Closes; again does no harm."""
 
+    def abort(self) -> None:
+        """Cuts the connection without a word."""
+
 
 def close_reason(reason: str) -> str:
     """As much of a reason as a close frame carries (RFC 6455 §5.5)."""
     return reason.encode()[: limits.CLOSE_REASON_MAX_BYTES].decode(errors="ignore")
 
 
+@dataclass(slots=True)
+class Usage:
+    """What was drawn for a socket and sent."""
+
+    images: int = 0
+    pixels: int = 0
+
+
+_UNLIMITED: Final = GenerationLimits()
+
+END_GRACE_S: Final = 0.4
+"""How long a peer may take to read what is on its way to it before a session that must end is cut off."""
+
+
+class _Ended(BaseException):
+    """Thrown into work that must stop. No `Exception`: an endpoint is anybody's code, and may catch those."""
+
+
 class Driver:
-    """The I/O around one session."""
+    """The I/O around one session.
+
+    Args:
+        socket: The peer.
+        endpoint: What answers it.
+        session: What says which answer is whose turn.
+        clock: Seconds, never going back.
+        limits: What the socket's token allows of one generation.
+    """
 
     def __init__(
-        self, socket: Socket, endpoint: RealtimeEndpoint, session: Session, clock: Callable[[], float]
+        self,
+        socket: Socket,
+        endpoint: RealtimeEndpoint,
+        session: Session,
+        clock: Callable[[], float],
+        limits: GenerationLimits = _UNLIMITED,
     ) -> None:
         self._socket = socket
         self._endpoint = endpoint
         self._session = session
         self._clock = clock
+        self._limits = limits
+        self.usage = Usage()
+        self._drawn = Usage()
         self._received = Event()
         self._has_room = Event()
         self._closing = False
+        self._worker: gevent.Greenlet[..., None] | None = None
+        self._is_working = False
+        self._giving_up: gevent.Greenlet[..., None] | None = None
 
     def run(self) -> None:
         """Reads until the socket is closed. Work that is under way then is given up."""
-        worker = gevent.spawn(self._work)
+        self._worker = worker = gevent.spawn(self._work)
         try:
             self._read()
         finally:
@@ -71,7 +120,28 @@ class Driver:
             if not self._closing:
                 worker.kill()
             worker.join()
+            self._worker = None  # it holds the frames that it was killed in, and they its input and this driver
+            if self._giving_up is not None:
+                self._giving_up.kill(block=False)
+                self._giving_up = None
             self._session.discard()
+
+    def end(self, failure: Failure, code: CloseCode) -> None:
+        """Ends the session now, whatever it does: the work under way is given up. Does not block."""
+        self._session.end(failure, code)
+        self._received.set()
+        # On the hub, where it is certain whether the worker is inside the endpoint.
+        gevent.get_hub().loop.run_callback(self._stop_working)
+        self._giving_up = gevent.spawn_later(END_GRACE_S, self._give_up)
+
+    def _stop_working(self) -> None:
+        if self._is_working and self._worker is not None:
+            self._worker.throw(_Ended)
+
+    def _give_up(self) -> None:
+        """The peer does not read, so it cannot be told."""
+        if not self._closing:
+            self._socket.abort()
 
     def _read(self) -> None:
         while (message := self._socket.receive()) is not None:
@@ -84,6 +154,7 @@ class Driver:
 
     def _work(self) -> None:
         FLOW.set(uuid.uuid4().hex)  # this greenlet's alone: the engine's fairness is between sockets
+        LIMITS.set(self._limits)
         try:
             self._follow_session()
         except ConnectionClosed:
@@ -104,6 +175,8 @@ class Driver:
                     self._run(action.input)
                 case Send():
                     self._socket.send(action.message)
+                    if isinstance(action.message, bytes):  # a result
+                        self._count()
                 case Wait():
                     self._wait(action.until)
                 case Close():
@@ -113,6 +186,11 @@ class Driver:
                 case _:
                     assert_never(action)
             del action  # a picture that was sent is not held while the session waits
+
+    def _count(self) -> None:
+        self.usage.images += self._drawn.images
+        self.usage.pixels += self._drawn.pixels
+        self._drawn = Usage()
 
     def _end(self) -> None:
         self._closing = True
@@ -125,12 +203,28 @@ class Driver:
 
     def _run(self, received: BaseModel) -> None:
         try:
-            self._session.succeed(self._endpoint.run(received).model_dump())
+            output = self._answer(received)
+            self._session.succeed(output.model_dump())
+            self._drawn = _drawn(output)
         # An endpoint is anybody's code: what it raises costs one answer.
         except Exception as error:
             self._session.fail(_failure(error))
             # gevent's `AsyncResult.get` makes a cycle of what it raises and its frames, `received` in one of them.
             error.__traceback__ = None
+        except _Ended:
+            pass  # the session has its last words already
+
+    def _answer(self, received: BaseModel) -> BaseModel:
+        self._is_working = True
+        try:
+            return self._endpoint.run(received)
+        finally:
+            self._is_working = False
+
+
+def _drawn(output: BaseModel) -> Usage:
+    images = output.images if isinstance(output, RealtimeOutput) else []
+    return Usage(len(images), sum(image.width * image.height for image in images))
 
 
 def _failure(error: Exception) -> Failure:

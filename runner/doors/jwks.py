@@ -20,13 +20,15 @@ log = logging.getLogger(__name__)
 REFRESH_MIN_S: Final = 10
 REFRESH_MAX_S: Final = 3600
 REFRESH_DEFAULT_S: Final = 300
+UNKNOWN_KEY_INTERVAL_S: Final = 5.0
 
 
 class JwksCache:
     """The last good key set.
 
-    A background greenlet refreshes it when it gets old. A token that names an unknown key asks for it early, at
-    most once in `min_interval_s`: made-up names cannot turn the runner against the token service.
+    A background greenlet refreshes it when it gets old, and whoever hears that other keys are published (`refresh`).
+    A token that names an unknown key asks for it early, at most once in `min_interval_s`: made-up names cannot turn
+    the runner against the token service.
 
     Args:
         fetch: Fetches the key set, blocking its greenlet. Raises AccessUnavailable.
@@ -39,13 +41,14 @@ class JwksCache:
         fetch: Callable[[], PublishedKeys],
         *,
         clock: Callable[[], float] = time.monotonic,
-        min_interval_s: float = 5.0,
+        min_interval_s: float = UNKNOWN_KEY_INTERVAL_S,
     ) -> None:
         self._fetch = fetch
         self._clock = clock
         self._min_interval_s = min_interval_s
         self._keys: KeySet = {}
-        self._last_try: float | None = None
+        self._last_asked: float | None = None
+        self._tries = 0
         self._max_age_s: float = REFRESH_DEFAULT_S
         self._one_at_a_time = BoundedSemaphore(1)
         self._refresher: gevent.Greenlet[..., None] | None = None
@@ -71,20 +74,24 @@ class JwksCache:
             return self._refresh()
 
     def refresh_for_unknown_key(self) -> None:
-        """Fetches, unless that was tried within `min_interval_s`. Waits for a fetch that is under way."""
+        """Fetches, unless that was tried for a token within `min_interval_s`. Waits for a fetch that is under way."""
+        before = self._tries
         with self._one_at_a_time:
-            if self._last_try is None or self._clock() >= self._last_try + self._min_interval_s:
+            is_due = self._last_asked is None or self._clock() >= self._last_asked + self._min_interval_s
+            if self._tries == before and is_due:
                 self._refresh()
+                # The end of the try and not its start: those who waited for a slow one must not each try again.
+                self._last_asked = self._clock()
 
     def _refresh(self) -> bool:
+        self._tries += 1
         try:
             published = self._fetch()
         except AccessUnavailable as error:
-            log.warning("keeping %d public keys: %s", len(self._keys), error)
+            # The first time is no news: services that are started together come up in any order.
+            level = logging.WARNING if self._keys or self._tries > 1 else logging.INFO
+            log.log(level, "keeping %d public keys: %s", len(self._keys), error)
             return False
-        finally:
-            # The end of the try and not its start: those who waited for a slow one must not each try again.
-            self._last_try = self._clock()
         self._keys = published.keys
         age_s = REFRESH_DEFAULT_S if published.max_age_s is None else published.max_age_s
         self._max_age_s = min(max(age_s, REFRESH_MIN_S), REFRESH_MAX_S)

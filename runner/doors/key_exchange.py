@@ -15,7 +15,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from runner.doors.access import AccessUnavailable, KeyRefused
-from schemas.tokens import TokenResponse
+from runner.doors.token_service import MintedToken
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class KeyExchange:
 
     def __init__(
         self,
-        mint: Callable[[str, str], TokenResponse],
+        mint: Callable[[str, str], MintedToken],
         *,
         clock: Callable[[], float] = time.monotonic,
         refused_ttl_s: float = 10.0,
@@ -61,8 +61,8 @@ class KeyExchange:
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._asking: dict[bytes, gevent.Greenlet[..., _Answer]] = {}
 
-    def __call__(self, key: str, path: str) -> str:
-        """A token for the endpoint at `path`.
+    def __call__(self, key: str, path: str, *, fresh: bool = False) -> str:
+        """A token for the endpoint at `path`; `fresh`: the one that was kept is no good, and is forgotten.
 
         Raises:
             KeyRefused: the key is unknown, or does not reach `path`.
@@ -70,6 +70,8 @@ class KeyExchange:
         """
         # Neither part can hold a line break (see credentials.py), so no two pairs make the same text.
         name = hashlib.sha256(f"{key}\n{path}".encode()).digest()
+        if fresh:
+            self._kept.pop(name, None)
         answer = self._look_up(name) or self._ask(name, key, path)
         # Raised anew: an exception raised again and again keeps the frames of all who raised it.
         if isinstance(answer, KeyRefused):

@@ -1,38 +1,33 @@
-"""`GET /metrics` in Prometheus' text form: how the engine is and what it has done.
+"""`GET /metrics` in Prometheus' text form: how the engine is and what it has done, and what happened at the doors.
 
 Everything is read at the moment it is asked for; nothing is kept here. There are no secrets in it, nor anything of a
 single caller. Still it tells how busy the place is: `RUNNER_METRICS=false` closes it, and a proxy can keep it inside.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-from flask import Blueprint, Response
-from prometheus_client import CollectorRegistry, generate_latest
+from flask import Blueprint
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from httpbase import metrics
 from runner.apps.engine import WatchedEngine, Worker
-from schemas.openapi import Answer, Operation
+from runner.doors.reports import Reporter
+from runner.doors.tally import Tally
 
 _STATES: Final = ("STARTING", "READY", "RESTARTING", "FAILED", "STOPPED")
 _ROWS_BOUNDS: Final = (1, 2, 4, 8, 16, 32)
 _LABELS: Final = ("worker", "device")
 
 
-def blueprint(engine: WatchedEngine) -> Blueprint:
+def blueprint(engine: WatchedEngine, tally: Tally, reporter: Reporter | None) -> Blueprint:
     """The route."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(EngineCollector(engine))
-    routes = Blueprint("metrics", __name__)
-
-    @routes.get("/metrics")
-    def metrics() -> Response:
-        # Prometheus 2 knows no later version than 0.0.4; with names like these 1.0.0 is no different.
-        return Response(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-    return routes
+    registry.register(DoorCollector(tally, reporter))
+    return metrics.blueprint(registry)
 
 
 class EngineCollector(Collector):
@@ -51,6 +46,39 @@ class EngineCollector(Collector):
         yield from _gauges(workers)
         yield from _counters(workers)
         yield _rows(workers)
+
+
+class DoorCollector(Collector):
+    """What happened at the doors, and the reports about it."""
+
+    def __init__(self, tally: Tally, reporter: Reporter | None) -> None:
+        self._tally = tally
+        self._reporter = reporter
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric, as things are now."""
+        tally = self._tally
+        yield _single(GaugeMetricFamily, "runner_open_sessions", "Sessions that are open.", tally.open_sessions)
+        yield _single(CounterMetricFamily, "runner_pictures_sent", "Pictures sent over sockets.", tally.images)
+        yield _labelled("runner_handshakes_refused", "Handshakes refused, by why.", "reason", tally.refusals)
+        yield _labelled("runner_sessions_closed", "Sessions ended, by their close code.", "code", tally.closes)
+        if self._reporter is not None:
+            backlog, lost = self._reporter.backlog, self._reporter.lost
+            yield _single(GaugeMetricFamily, "runner_reports_waiting", "Session events not reported yet.", backlog)
+            yield _single(CounterMetricFamily, "runner_reports_lost", "Session events never reported.", lost)
+
+
+def _single(kind: type[GaugeMetricFamily | CounterMetricFamily], name: str, help_: str, value: float) -> Metric:
+    family = kind(name, help_)
+    family.add_metric([], value)
+    return family
+
+
+def _labelled(name: str, help_: str, label: str, counts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, help_, labels=(label,))
+    for value, count in sorted(counts.items()):
+        family.add_metric((value,), count)
+    return family
 
 
 Labelled = tuple[tuple[str, str], Worker]
@@ -118,17 +146,3 @@ def _rows(workers: Iterable[Labelled]) -> Metric:
         everything = sum(ticks.values())
         family.add_metric(labels, [*buckets, ("+Inf", everything)], sum(rows * count for rows, count in ticks.items()))
     return family
-
-
-OPERATIONS: Final = (
-    Operation(
-        "GET",
-        "/metrics",
-        operation_id="getMetrics",
-        summary="What does the engine do?",
-        description="Prometheus' text form. Not there where `RUNNER_METRICS` is false.",
-        tags=("metrics",),
-        answers={200: Answer("Metrics of the engine.", str, content_type="text/plain")},
-        problems=(404,),
-    ),
-)

@@ -5,22 +5,38 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Close
 
-from runner.doors import credentials
-from runner.doors.access import DECISION_KEY, Admitted, RefusedInBand
-from runner.doors.driver import Driver, Socket, close_reason
+from runner.doors import credentials, reports
+from runner.doors.access import DECISION_KEY, IN_BAND_CLOSE, Admitted, RefusedInBand
+from runner.doors.driver import Driver, Socket, Usage, close_reason
+from runner.doors.reports import Reporter
+from runner.doors.revocations import REVOKED, Revocations
+from runner.doors.tally import Tally
+from runner.engine.request import GenerationLimits
 from runner.protocol import codec, failures
+from runner.protocol.allowance import Allowance, Allowances, NoRoom
 from runner.protocol.failures import Failure
 from runner.protocol.session import Session, SessionRules
 from schemas import limits
-from schemas.errors import CloseCode
+from schemas.errors import CloseCode, RealtimeErrorCode
 
 log = logging.getLogger(__name__)
 
 BUFFERING_PARAMETER: Final = "max_buffering"
+
+_REVOKED: Final = Failure(RealtimeErrorCode.UNAUTHORIZED, REVOKED)
+
+
+class DoorSocket(Socket, Protocol):
+    """What serving a socket needs of it besides."""
+
+    @property
+    def close_sent(self) -> Close | None:
+        """Our own close."""
 
 
 class RealtimeDoor:
@@ -28,41 +44,113 @@ class RealtimeDoor:
 
     Args:
         rules: How long sessions live. A token's own `max_session_s` can make it shorter.
+        allowances: What tokens have used of their counted limits.
+        tally: What is counted for the metrics.
+        reporter: Where the opening and the close of sessions are reported, if anywhere.
+        revocations: What ends sessions before their time; by default nothing is ever revoked.
         clock: Seconds, never going back.
+        wall_clock: Unix time, seconds.
     """
 
-    def __init__(self, rules: SessionRules, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        rules: SessionRules,
+        allowances: Allowances,
+        tally: Tally,
+        reporter: Reporter | None = None,
+        *,
+        revocations: Revocations | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._rules = rules
+        self._allowances = allowances
+        self._tally = tally
+        self._reporter = reporter
+        # Not `or`: an empty list is false.
+        self._revocations = Revocations(is_known=True) if revocations is None else revocations
         self._clock = clock
+        self._wall_clock = wall_clock
 
     def serve(self, environ: dict[str, Any]) -> None:
         """Serves one socket from the handshake to its end. Blocks its greenlet all the while."""
-        socket: Socket = environ["wsgi.websocket"]
+        socket: DoorSocket = environ["wsgi.websocket"]
         decision: Admitted | RefusedInBand = environ[DECISION_KEY]
         if isinstance(decision, RefusedInBand):
-            log.info("socket refused in band: %s: %s", decision.error, decision.reason)
-            refuse(socket, Failure(decision.error, decision.reason), decision.close)
+            self._refuse(socket, Failure(decision.error, decision.reason), decision.close)
             return
         try:
             max_buffering = read_max_buffering(environ.get("QUERY_STRING", ""))
         except ValueError as error:
             failure = failures.invalid_field(BUFFERING_PARAMETER, str(error), "int_range", where="query")
-            refuse(socket, failure, CloseCode.BAD_REQUEST)
+            self._refuse(socket, failure, CloseCode.BAD_REQUEST)
             return
-        who = f"key={decision.claims.sub} jti={decision.claims.jti}"
-        origin, address = environ.get("HTTP_ORIGIN"), environ.get("REMOTE_ADDR")
-        log.info("session opened: %s path=%s from=%s origin=%r", who, decision.route.path, address, origin)
         try:
-            self._run(socket, decision, max_buffering)
+            allowance = self._allowances.enter(decision.claims, by_key=decision.by_key, now=self._wall_clock())
+        except NoRoom as no_room:  # others took the place while this one was upgraded
+            self._refuse(socket, no_room.failure, IN_BAND_CLOSE[no_room.failure.code])
+            return
+        try:
+            self._serve(socket, decision, allowance, max_buffering, environ)
         finally:
-            log.info("session closed: %s code=%s", who, socket.close_code)
+            self._allowances.leave(allowance)
 
-    def _run(self, socket: Socket, admitted: Admitted, max_buffering: int | None) -> None:
-        durations = (self._rules.max_session_s, admitted.claims.max_session_s)
+    def _serve(
+        self,
+        socket: DoorSocket,
+        admitted: Admitted,
+        allowance: Allowance,
+        max_buffering: int | None,
+        environ: dict[str, Any],
+    ) -> None:
+        """One session, from the line in the log that says it was opened to the one that says it was closed."""
+        driver = self._driver(socket, admitted, allowance, max_buffering)
+        origin, address = environ.get("HTTP_ORIGIN"), environ.get("REMOTE_ADDR")
+        who = f"key={admitted.claims.client_id} sub={admitted.claims.sub} jti={admitted.claims.jti}"
+        log.info("session opened: %s path=%s from=%s origin=%r", who, admitted.route.path, address, origin)
+        self._opened(admitted, address)
+        since = self._clock()
+        try:
+            with self._revocations.watching(admitted.claims, lambda: driver.end(_REVOKED, CloseCode.UNAUTHORIZED)):
+                driver.run()
+        finally:
+            code, duration_s = _end_code(socket), self._clock() - since
+            log.info("session closed: %s code=%s", who, code)
+            self._closed(admitted, address, code, duration_s, driver.usage)
+
+    def _driver(self, socket: Socket, admitted: Admitted, allowance: Allowance, max_buffering: int | None) -> Driver:
+        claims, endpoint = admitted.claims, admitted.route.endpoint
+        durations = (self._rules.max_session_s, claims.max_session_s)
         max_session_s = min((seconds for seconds in durations if seconds is not None), default=None)
         rules = replace(self._rules, max_buffering=max_buffering, max_session_s=max_session_s)
-        endpoint = admitted.route.endpoint
-        Driver(socket, endpoint, Session(endpoint.input_model, rules, self._clock()), self._clock).run()
+        session = Session(endpoint.input_model, rules, self._clock(), allowance)
+        return Driver(socket, endpoint, session, self._clock, GenerationLimits(claims.max_pixels, claims.max_steps))
+
+    def _opened(self, admitted: Admitted, address: str | None) -> None:
+        self._tally.opened()
+        if self._reporter and (event := reports.connected(admitted, address, self._wall_clock())):
+            self._reporter.add(event)
+
+    def _closed(
+        self, admitted: Admitted, address: str | None, code: int | None, duration_s: float, usage: Usage
+    ) -> None:
+        self._tally.closed(code, usage.images)
+        if self._reporter is None:
+            return
+        now = self._wall_clock()
+        if event := reports.closed(admitted, address, now, code=code, duration_s=duration_s, usage=usage):
+            self._reporter.add(event)
+
+    def _refuse(self, socket: Socket, failure: Failure, code: CloseCode) -> None:
+        log.info("socket refused in band: %s: %s", failure.code, failure.reason)
+        self._tally.refused(failure.code)
+        refuse(socket, failure, code)
+
+
+def _end_code(socket: DoorSocket) -> int | None:
+    """The code that a session ended with: ours, which repeats the peer's if that closed; 1006 if it vanished."""
+    sent = socket.close_sent
+    return socket.close_code if sent is None else sent.code
 
 
 def read_max_buffering(query: str) -> int | None:

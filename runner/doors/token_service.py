@@ -1,4 +1,4 @@
-"""What the runner asks of the token service: its public keys, and a token for an API key.
+"""What the runner asks of the token service, and tells it: public keys, tokens, one-time tokens, what happened.
 
 httpx blocks, so every request runs in a thread of gevent's pool while the hub goes on. Answers are bounded in
 size and in time.
@@ -6,7 +6,7 @@ size and in time.
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -14,10 +14,14 @@ from typing import Any, Final
 
 import gevent
 import httpx
-from pydantic import ValidationError
+from gevent.lock import BoundedSemaphore
+from pydantic import BaseModel, Field, ValidationError
 
-from runner.doors.access import AccessUnavailable, KeyRefused
-from schemas.tokens import TokenResponse
+from runner.doors.access import AccessUnavailable, KeyRefused, TokenNotRedeemed, TokenSpent
+from runner.doors.revocations import RevocationPage
+from schemas import limits
+from schemas.events import SessionEvent, SessionReport
+from schemas.revocation import RevocationList
 from tokens.errors import InvalidKey
 from tokens.keys import KeySet, parse_jwks
 
@@ -27,6 +31,21 @@ _Answer = tuple[int, Mapping[str, str], bytes]
 """Status, headers and body."""
 
 _MAX_AGE: Final = re.compile(r"(?:^|,)\s*max-age=(\d{1,9})\b", re.ASCII | re.IGNORECASE)
+
+
+REDEMPTIONS_AT_ONCE: Final = 4
+"""Handshakes with one-time tokens must not use up the threads of the pool."""
+
+
+class MintedToken(BaseModel):
+    """Of the answer to a minting request, what is needed here: other versions of the service may say more or less."""
+
+    token: str = Field(repr=False)
+    expires_in: int = Field(ge=0, le=limits.TOKEN_DURATION_MAX_S)
+
+
+class ReportRefused(Exception):
+    """The token service will not take this report, now or later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +68,12 @@ class TokenService:
     def __init__(self, base_url: str, jwks_url: str, timeout_s: float = 5.0) -> None:
         # Parsed here, so that a URL that is none stops the start and not the first request.
         self._tokens_url = httpx.URL(f"{base_url.rstrip('/')}/tokens/realtime")
+        self._redeem_url = httpx.URL(f"{base_url.rstrip('/')}/tokens/redeem")
+        self._revocations_url = httpx.URL(f"{base_url.rstrip('/')}/revocations")
+        self._events_url = httpx.URL(f"{base_url.rstrip('/')}/events")
         self._jwks_url = httpx.URL(jwks_url)
         self._timeout_s = timeout_s
+        self._redemptions = BoundedSemaphore(REDEMPTIONS_AT_ONCE)
         # trust_env=False: proxy variables of the environment must not send API keys through a third party.
         # identity: the size is bounded as it comes in, so nothing may unpack to more.
         self._client = httpx.Client(
@@ -78,7 +101,24 @@ class TokenService:
             raise AccessUnavailable("the key set holds no usable key")
         return PublishedKeys(keys, _max_age(headers.get("cache-control", "")))
 
-    def mint(self, key: str, path: str) -> TokenResponse:
+    def fetch_revocations(self, after: str, etag: str | None) -> RevocationPage | None:
+        """Fetches what was revoked after the cursor; None where nothing was since the answer of that ETag.
+
+        Raises:
+            AccessUnavailable: no usable answer.
+        """
+        url = self._revocations_url.copy_merge_params({"after": after}) if after else self._revocations_url
+        status, headers, body = self._request("GET", url, headers={"If-None-Match": etag} if etag else {})
+        if status == HTTPStatus.NOT_MODIFIED and etag:
+            return None
+        if status != HTTPStatus.OK:
+            raise AccessUnavailable(f"the revocation list was answered with {status}")
+        try:
+            return RevocationPage(RevocationList.model_validate_json(body), headers.get("etag"))
+        except ValidationError:
+            raise AccessUnavailable("the revocation list came in an unknown form") from None
+
+    def mint(self, key: str, path: str) -> MintedToken:
         """Exchanges an API key for a token that opens one endpoint.
 
         Raises:
@@ -93,9 +133,51 @@ class TokenService:
         if status not in (HTTPStatus.OK, HTTPStatus.CREATED):
             raise AccessUnavailable(f"the token request was answered with {status}")
         try:
-            return TokenResponse.model_validate_json(body)
+            return MintedToken.model_validate_json(body)
         except ValidationError:
             raise AccessUnavailable("the token service answered in an unknown form") from None
+
+    def redeem(self, token: str) -> None:
+        """Uses a one-time token up. Not tried again when no answer comes: it may have been used up all the same.
+
+        Raises:
+            TokenSpent: it was used already.
+            TokenNotRedeemed: it is not good any more.
+            AccessUnavailable: no usable answer.
+        """
+        if not self._redemptions.acquire(timeout=self._timeout_s / 2):  # within the time of a handshake, all in all
+            raise AccessUnavailable("too many one-time tokens are being redeemed")
+        try:
+            status, _, _ = self._request("POST", self._redeem_url, json={"token": token})
+        finally:
+            self._redemptions.release()
+        match status:
+            case HTTPStatus.NO_CONTENT:
+                return
+            case HTTPStatus.CONFLICT:
+                raise TokenSpent
+            case HTTPStatus.UNAUTHORIZED:
+                raise TokenNotRedeemed
+        raise AccessUnavailable(f"the redemption was answered with {status}")
+
+    def report(self, key: str, events: Sequence[SessionEvent]) -> None:
+        """Reports what happened on sockets. To report an event again does no harm.
+
+        Raises:
+            KeyRefused: the key is unknown, or does not have the role `runner`.
+            ReportRefused: the events are not accepted, and will not be.
+            AccessUnavailable: no usable answer.
+        """
+        body = SessionReport(events=list(events)).model_dump(mode="json", exclude_none=True)
+        status, _, _ = self._request("POST", self._events_url, headers={"Authorization": f"Key {key}"}, json=body)
+        match status:
+            case HTTPStatus.OK | HTTPStatus.NO_CONTENT:
+                return
+            case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+                raise KeyRefused(status)
+            case HTTPStatus.REQUEST_ENTITY_TOO_LARGE | HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise ReportRefused(f"the report was answered with {status}")
+        raise AccessUnavailable(f"the report was answered with {status}")
 
     def _request(self, method: str, url: httpx.URL, **options: Any) -> _Answer:
         # httpx has no deadline for a whole head. A thread that is left behind ends with its connection.

@@ -16,7 +16,7 @@ from gevent.event import Event
 from runner.engine.answers import AnswerDesk
 from runner.engine.child import WORKER_COMMAND
 from runner.engine.pool import Pool, Seat
-from runner.engine.request import FLOW, EngineUnavailable, GenerationRequest, GenerationResult, ModelCard
+from runner.engine.request import FLOW, LIMITS, EngineUnavailable, GenerationRequest, GenerationResult, ModelCard
 from runner.engine.supervisor import BACK_OFF_S, STALL_S, EngineState, Supervisor
 
 DEVICES: Final = r"auto|(cpu|cuda:\d+)(,(cpu|cuda:\d+))*"
@@ -136,10 +136,11 @@ class EngineClient:
         """Draw; blocks the calling greenlet. If that one is killed or times out, the request is cancelled.
 
         Raises:
-            InvalidRequest: this model cannot draw that.
+            InvalidRequest: this model cannot draw that, or the socket's token does not allow it.
             EngineUnavailable: no worker can take it now; the message is fit for users.
             GenerationFailed: the engine failed on it.
         """
+        LIMITS.get().check(request)
         if why_not := _WHY_NOT.get(self.state):
             raise EngineUnavailable(why_not)
         entry = self._desk.enter(request, FLOW.get())

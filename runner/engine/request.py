@@ -70,6 +70,42 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationLimits:
+    """What a token allows of one generation; None: whatever the model can do."""
+
+    max_pixels: int | None = None
+    """Width times height of a picture."""
+    max_steps: int | None = None
+
+    def check(self, request: GenerationRequest) -> None:
+        """Lets a generation through or names what is too much.
+
+        Raises:
+            InvalidRequest: more pixels or steps than the token allows.
+        """
+        pixels, steps = request.width * request.height, request.num_inference_steps
+        if self.max_pixels is not None and pixels > self.max_pixels:
+            raise InvalidRequest(
+                "image_size",
+                f"{request.width}x{request.height} is {pixels} pixels and the token's max_pixels is "
+                f"{self.max_pixels}: set a smaller image_size",
+                "image_too_large",
+            )
+        if self.max_steps is not None and steps > self.max_steps:
+            raise InvalidRequest(
+                "num_inference_steps",
+                f"{steps} steps are more than the token's max_steps, {self.max_steps}: set num_inference_steps to "
+                "at most that",
+                "less_than_equal",
+            )
+
+
+LIMITS: Final[ContextVar[GenerationLimits]] = ContextVar("limits", default=GenerationLimits())  # noqa: B039 - frozen
+"""What the token of a socket allows of each generation: a socket sets it for its greenlet, and the engine's client
+asks it, so that no app can forget to. (An app that generates in greenlets of its own passes its context on.)"""
+
+
+@dataclass(frozen=True, slots=True)
 class GeneratedImage:
     """An encoded picture."""
 

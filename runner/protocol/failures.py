@@ -56,6 +56,16 @@ def unavailable() -> Failure:
     return Failure(RealtimeErrorCode.UNAVAILABLE, reason)
 
 
+def limit_exceeded(reason: str) -> Failure:
+    """A limit of the token is used up; `reason` names it and the remedy."""
+    return Failure(RealtimeErrorCode.LIMIT_EXCEEDED, reason)
+
+
+def overcrowded() -> Failure:
+    """This runner counts the requests of as many tokens as it can."""
+    return Failure(RealtimeErrorCode.UNAVAILABLE, "too many tokens with max_requests are in use, try again later")
+
+
 def internal(error_id: str) -> Failure:
     """Something failed that the peer cannot mend; `error_id` stands beside its cause in the log."""
     reason = "the request failed on the server: its log has the cause under this error_id"

@@ -12,12 +12,14 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from runner.protocol import codec, failures
+from runner.protocol.allowance import Allowance
 from runner.protocol.failures import Failure
 from runner.protocol.mailbox import Mailbox
 from schemas import limits
 from schemas.errors import TIMEOUT_REASON, CloseCode, RealtimeErrorCode
 
-SESSION_OVER_REASON: Final = "the session reached its longest duration, reconnect to go on"
+MAX_REQUESTS_REASON: Final = "the token's max_requests is used up: mint a new token and reconnect"
+SESSION_OVER_REASON: Final = "the session reached its longest duration, max_session_s: reconnect to go on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,16 @@ class Session:
         input_model: What a message must be.
         rules: Its limits.
         now: The time, in seconds of any clock that never goes back.
+        allowance: What the token's counted limits leave of requests; None: any number.
     """
 
-    def __init__(self, input_model: type[BaseModel], rules: SessionRules, now: float) -> None:
+    def __init__(
+        self, input_model: type[BaseModel], rules: SessionRules, now: float, allowance: Allowance | None = None
+    ) -> None:
         self._input_model = input_model
         self._rules = rules
+        self._allowance = allowance
+        self._has_reserved = False
         self._mailbox: Mailbox[_Input] = Mailbox(
             rules.max_buffering, max_items=rules.max_waiting_items, max_bytes=rules.max_waiting_bytes
         )
@@ -125,17 +132,31 @@ class Session:
 
     def succeed(self, output: Mapping[str, Any]) -> None:
         """The work's result: the answer to the current input, with the drops since the previous result."""
+        if self._closing:
+            return
         self._answer = codec.encode_result({**output, "dropped_inputs": self._mailbox.take_dropped()})
         self._current = None
+        self._has_reserved = False  # it counts from now on
 
     def fail(self, failure: Failure) -> None:
         """The work's failure: the answer to the current input. The session lives on."""
+        if self._closing:
+            return
         request_id = self._current.request_id if self._current else None
         self._answer = codec.encode_control(failure.message(request_id))
         self._current = None
+        self._release_request()
+
+    def end(self, failure: Failure, code: CloseCode) -> None:
+        """Ends the session now: `failure` is sent and the socket closed, whatever waits or is worked on."""
+        if self._closing:
+            return
+        self._close(Close(code, failure.reason))
+        self._answer = codec.encode_control(failure.message())
 
     def discard(self) -> None:
         """Forgets all inputs and answers: the peer is gone, and pictures are large."""
+        self._release_request()
         self._close(Close(CloseCode.NORMAL))
         self._answer, self._last = None, Wait(None)
 
@@ -161,9 +182,21 @@ class Session:
         if self._current is not None:
             if isinstance(self._current.content, Failure):
                 self.fail(self._current.content)
+            elif not self._reserve_request():
+                self.fail(failures.limit_exceeded(MAX_REQUESTS_REASON))
+                self._close(Close(CloseCode.LIMIT_EXCEEDED, MAX_REQUESTS_REASON))
         elif (idle_at := self._idle_at()) is not None and now >= idle_at:
             self.fail(Failure(RealtimeErrorCode.TIMEOUT, TIMEOUT_REASON))
             self._close(Close(CloseCode.NORMAL))
+
+    def _reserve_request(self) -> bool:
+        self._has_reserved = self._allowance is None or self._allowance.reserve_request()
+        return self._has_reserved
+
+    def _release_request(self) -> None:
+        if self._has_reserved and self._allowance is not None:
+            self._allowance.release_request()
+        self._has_reserved = False
 
     def _idle_at(self) -> float | None:
         timeout_s = self._rules.idle_timeout_s

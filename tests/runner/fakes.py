@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from gevent.event import Event
 
 from runner.engine.request import (
+    LIMITS,
     EngineUnavailable,
     GeneratedImage,
     GenerationRequest,
@@ -57,6 +58,7 @@ class FakeEngine:
             raise EngineUnavailable("/models/secret is broken")
 
     def generate(self, request: GenerationRequest) -> GenerationResult:
+        LIMITS.get().check(request)  # as the real client does
         self.requests.append(request)
         self.started.set()
         answered = False

@@ -88,6 +88,18 @@ const scenarios = {
     return { ids: seen.results.map((result) => result.request_id), errors: errors(seen), sockets: sockets.length };
   },
 
+  async limits() {
+    const { connection, seen } = open(APP, { tokenProvider: async () => at.token });
+    for (const input of at.inputs) {
+      const before = seen.results.length + seen.errors.length;
+      connection.send({ prompt: "a red circle", ...input });
+      await seen.until(() => seen.results.length + seen.errors.length > before);
+    }
+    if (at.closes) await seen.until(() => seen.errors.length > 0 && sockets[0].readyState >= 2);
+    return { ids: seen.results.map((result) => result.request_id), errors: errors(seen),
+             code: at.closes ? await sockets[0].closing : null };
+  },
+
   async newest_wins() {
     const { connection, seen } = open(APP, { maxBuffering: 2 });
     connection.send({ prompt: "warm up", request_id: "first" });

@@ -13,11 +13,15 @@ from websockets.sync.client import ClientConnection, connect
 
 from runner.apps.fast_lcm_diffusion import APP_ID, FastLcmDiffusion
 from runner.apps.framework import Registry
-from runner.doors.access import DECISION_KEY, Gate, KeyRefused
+from runner.doors.access import DECISION_KEY, Asks, Gate, KeyRefused, TokenSpent
 from runner.doors.jwks import JwksCache, TokenVerifier
 from runner.doors.realtime import RealtimeDoor
+from runner.doors.reports import Reporter
+from runner.doors.revocations import Revocations
+from runner.doors.tally import Tally
 from runner.doors.token_service import PublishedKeys
 from runner.doors.websocket import WebSocketServer
+from runner.protocol.allowance import Allowances
 from runner.protocol.session import SessionRules
 from schemas.tokens import PinnedLimits
 from tests.runner.fakes import FakeEngine
@@ -43,7 +47,12 @@ def settle() -> None:
 
 
 def token(
-    *apps: str, age_s: float = 0, duration_s: int = 60, max_session_s: int | None = None, key: SigningKey = KEY
+    *apps: str,
+    age_s: float = 0,
+    duration_s: int = 60,
+    key: SigningKey = KEY,
+    one_time: bool = False,
+    **limits: int,
 ) -> str:
     claims = new_claims(
         issuer="test-issuer",
@@ -52,7 +61,9 @@ def token(
         apps=apps or ("fast-lcm-diffusion",),
         now=time.time() - age_s,
         duration_s=duration_s,
-        limits=PinnedLimits(max_session_s=max_session_s),
+        limits=PinnedLimits(**limits),
+        client_id="key-1",
+        one_time=one_time,
     )
     return mint(key, claims)
 
@@ -80,6 +91,11 @@ class Door:
     engine: FakeEngine
     server: WebSocketServer
     clock: WallClock
+    allowances: Allowances
+    tally: Tally
+    redeemed: set[str]
+    """The one-time tokens that were used, as the token service would remember them."""
+    revocations: Revocations
 
     def url(self, path: str = PATH, **query: object) -> str:
         query = {"fal_jwt_token": token()} | query
@@ -112,17 +128,33 @@ class Client:
 
 
 @contextmanager
-def running_door(engine: FakeEngine | None = None, rules: SessionRules | None = None) -> Iterator[Door]:
+def running_door(
+    engine: FakeEngine | None = None,
+    rules: SessionRules | None = None,
+    *,
+    exchange: Callable[[str, str], str] = exchange,
+    reporter: Reporter | None = None,
+) -> Iterator[Door]:
     """Serves until the block ends."""
     engine = engine or FakeEngine()
-    door = RealtimeDoor(rules or SessionRules())
     clock = WallClock()
+    allowances, tally, redeemed = Allowances(), Tally(), set[str]()
+    revocations = Revocations(is_known=True)
+    door = RealtimeDoor(rules or SessionRules(), allowances, tally, reporter, revocations=revocations, wall_clock=clock)
     jwks = JwksCache(lambda: PublishedKeys({KEY.kid: KEY.public}, None))
-    gate = Gate(
-        Registry({APP_ID: FastLcmDiffusion(engine)}),
-        TokenVerifier(jwks, issuer="test-issuer", audience="test-runner", clock=clock),
-        exchange,
+
+    def redeem(token: str) -> None:
+        if token in redeemed:
+            raise TokenSpent
+        redeemed.add(token)
+
+    asks = Asks(
+        verify=revocations.checked(TokenVerifier(jwks, issuer="test-issuer", audience="test-runner", clock=clock)),
+        exchange=exchange,
+        redeem=redeem,
+        obstacle=lambda claims, by_key: allowances.obstacle(claims, by_key=by_key, now=clock()),
     )
+    gate = Gate(Registry({APP_ID: FastLcmDiffusion(engine)}), asks, tally)
 
     def application(environ: dict[str, Any], _: object) -> list[bytes]:
         assert DECISION_KEY in environ
@@ -132,6 +164,6 @@ def running_door(engine: FakeEngine | None = None, rules: SessionRules | None = 
     server = WebSocketServer(("127.0.0.1", 0), application, gate=gate)
     server.start()
     try:
-        yield Door(engine, server, clock)
+        yield Door(engine, server, clock, allowances, tally, redeemed, revocations)
     finally:
         server.stop(timeout=5)

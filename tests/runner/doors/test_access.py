@@ -1,6 +1,7 @@
 """Who may enter, and in what form a refusal is told; no socket and no token service."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -11,14 +12,20 @@ from runner.doors.access import (
     DECISION_KEY,
     AccessUnavailable,
     Admitted,
+    Asks,
     Decision,
     Gate,
     KeyRefused,
     RefusedHttp,
     RefusedInBand,
+    TokenNotRedeemed,
+    TokenSpent,
     decide,
 )
 from runner.doors.credentials import ApiKey, BearerToken, MalformedCredentials, QueryToken
+from runner.doors.tally import Tally
+from runner.protocol import failures
+from runner.protocol.failures import Failure
 from schemas.errors import CloseCode, RealtimeErrorCode
 from schemas.tokens import TokenClaims
 from tests.runner.fakes import FakeEngine
@@ -28,10 +35,9 @@ PATH = f"/{APP_ID}/realtime"
 REGISTRY = Registry({APP_ID: FastLcmDiffusion(FakeEngine())})
 
 
-def claims(*apps: str) -> TokenClaims:
-    return TokenClaims(
-        iss="i", aud="a", sub="key-1", jti="t-1", iat=0, nbf=0, exp=60, apps=list(apps or ("fast-lcm-diffusion",))
-    )
+def claims(*apps: str, **more: Any) -> TokenClaims:
+    fields = {"iss": "i", "aud": "a", "sub": "key-1", "jti": "t-1", "iat": 0, "nbf": 0, "exp": 60}
+    return TokenClaims(**fields | {"apps": list(apps or ("fast-lcm-diffusion",))} | more)
 
 
 def verify(token: str) -> TokenClaims:
@@ -41,6 +47,12 @@ def verify(token: str) -> TokenClaims:
             raise ExpiredToken("the token has expired; mint a new one")
         case "nokeys":
             raise AccessUnavailable("no public keys yet")
+        case "full":
+            return claims(max_connections=1)
+        case "crowded":
+            return claims(max_requests=1)
+        case "spent" | "late" | "unredeemable" | "once":
+            return claims(one_time=True, jti=token)
     return claims(*token.split(","))
 
 
@@ -55,8 +67,28 @@ def exchange(key: str, path: str) -> str:
     return path
 
 
+def redeem(token: str) -> None:
+    match token:
+        case "spent":
+            raise TokenSpent
+        case "late":
+            raise TokenNotRedeemed
+        case "unredeemable":
+            raise AccessUnavailable("no answer")
+    assert token == "once"  # nobody else's token is ever redeemed
+
+
+def obstacle(claims: TokenClaims, by_key: bool) -> Failure | None:
+    if claims.max_connections:
+        return failures.limit_exceeded("max_connections is reached")
+    return failures.overcrowded() if claims.max_requests else None
+
+
+ASKS = Asks(verify, exchange, redeem, obstacle)
+
+
 def decision(path: str = PATH, query: str = "", authorization: str | None = None) -> Decision:
-    return decide(path, query, authorization, REGISTRY, verify, exchange)
+    return decide(path, query, authorization, REGISTRY, ASKS)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +171,43 @@ def test_a_key_is_exchanged_for_the_endpoint_it_asks_for() -> None:
                 CloseCode.TRY_AGAIN_LATER,
             ),
         ),
+        (
+            "full",
+            PATH,
+            RefusedInBand(RealtimeErrorCode.LIMIT_EXCEEDED, "max_connections is reached", CloseCode.LIMIT_EXCEEDED),
+        ),
+        (
+            "crowded",
+            PATH,
+            RefusedInBand(
+                RealtimeErrorCode.UNAVAILABLE,
+                "too many tokens with max_requests are in use, try again later",
+                CloseCode.TRY_AGAIN_LATER,
+            ),
+        ),
+        (
+            "spent",
+            PATH,
+            RefusedInBand(
+                RealtimeErrorCode.UNAUTHORIZED, "the token was used already; mint a new one", CloseCode.UNAUTHORIZED
+            ),
+        ),
+        (
+            "late",
+            PATH,
+            RefusedInBand(
+                RealtimeErrorCode.UNAUTHORIZED, "the token is no longer good; mint a new one", CloseCode.UNAUTHORIZED
+            ),
+        ),
+        (
+            "unredeemable",
+            PATH,
+            RefusedInBand(
+                RealtimeErrorCode.UNAVAILABLE,
+                "one-time tokens cannot be redeemed now, try again later",
+                CloseCode.TRY_AGAIN_LATER,
+            ),
+        ),
     ],
 )
 def test_a_token_in_the_query_is_refused_in_band(token: str, path: str, refusal: RefusedInBand) -> None:
@@ -160,6 +229,10 @@ def test_a_token_in_the_query_is_refused_in_band(token: str, path: str, refusal:
         ("Bearer other/app", PATH, 403, "the token's allowed_apps", ("WWW-Authenticate", "insufficient_scope")),
         ("Bearer nokeys", PATH, 503, "tokens cannot be checked now", ("Retry-After", "5")),
         ("Bearer fast-lcm-diffusion", f"/{APP_ID}/x", 404, "there is no realtime endpoint", None),
+        ("Bearer full", PATH, 429, "max_connections is reached", ("Retry-After", "5")),
+        ("Bearer crowded", PATH, 503, "too many tokens", ("Retry-After", "5")),
+        ("Bearer spent", PATH, 401, "the token was used already", ("WWW-Authenticate", "invalid_token")),
+        ("Bearer unredeemable", PATH, 503, "one-time tokens cannot be redeemed", ("Retry-After", "5")),
     ],
 )
 def test_a_header_is_refused_with_a_status(
@@ -170,6 +243,32 @@ def test_a_header_is_refused_with_a_status(
     assert refused.status == status
     assert refused.detail.startswith(detail)
     assert header is None or header[1] in refused.headers[header[0]]
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        (PATH, "full"),
+        (PATH, "crowded"),
+        (f"/{APP_ID}/nothing", "spent"),
+    ],
+)
+def test_a_one_time_token_that_is_refused_for_something_else_is_not_redeemed(path: str, query: str) -> None:
+    def verify_once(token: str) -> TokenClaims:
+        return verify(token).model_copy(update={"one_time": True})
+
+    def never(_: str) -> None:
+        raise AssertionError
+
+    asks = Asks(verify_once, exchange, never, obstacle)
+    assert isinstance(decide(path, f"fal_jwt_token={query}", None, REGISTRY, asks), RefusedInBand)
+
+
+@pytest.mark.parametrize(("authorization", "by_key"), [("Bearer once", False), ("Key id:secret", True)])
+def test_it_is_known_whether_a_key_opened_the_socket(authorization: str, by_key: bool) -> None:
+    admitted = decision(authorization=authorization)
+    assert isinstance(admitted, Admitted)
+    assert admitted.by_key == by_key
 
 
 def test_a_token_in_the_query_goes_before_the_header() -> None:
@@ -202,7 +301,7 @@ def test_credentials_do_not_show_in_a_repr() -> None:
 
 
 def gate(environ: dict) -> object:
-    return Gate(REGISTRY, verify, exchange)(environ)
+    return Gate(REGISTRY, ASKS, Tally())(environ)
 
 
 def test_the_gate_leaves_its_decision_to_the_application() -> None:

@@ -1,5 +1,6 @@
 """The key set: kept while the service is down, refreshed when old, and not a lever against the service."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -109,6 +110,16 @@ def test_a_thousand_unknown_keys_make_one_fetch() -> None:
     assert service.fetches == 3
 
 
+def test_a_refresh_in_the_background_leaves_a_token_its_own() -> None:
+    """Keys may change again right after a refresh: the next unknown name must not wait for the interval."""
+    service = Service()
+    jwks, verify, _ = parts(service)
+    jwks.refresh()
+    service.published = [NEW, OLD]
+    assert verify(token(NEW)).sub == "k"
+    assert service.fetches == 2
+
+
 def test_a_slow_service_is_not_asked_again_by_everyone_who_waited() -> None:
     service = Service(down=True)
     _, verify, clock = parts(service)
@@ -138,6 +149,16 @@ def test_the_last_good_keys_stay_while_the_service_is_down() -> None:
     assert not jwks.refresh()
     assert refusal(verify, token(NEW)) is UnknownKey
     assert verify(token(OLD)).sub == "k"
+
+
+def test_a_service_that_is_not_up_yet_is_a_warning_from_the_second_try_on(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    service = Service()
+    jwks, _, _ = parts(service)
+    service.down = True
+    assert not jwks.refresh()
+    assert not jwks.refresh()
+    assert [record.levelno for record in caplog.records] == [logging.INFO, logging.WARNING]
 
 
 def test_a_retired_key_is_forgotten() -> None:

@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from runner.doors.access import AccessUnavailable, KeyRefused
 from runner.doors.key_exchange import EXPIRY_MARGIN_S, KeyExchange
-from schemas.tokens import TokenResponse
+from runner.doors.token_service import MintedToken
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Service:
     def __post_init__(self) -> None:
         self.hold.set()
 
-    def mint(self, key: str, path: str) -> TokenResponse:
+    def mint(self, key: str, path: str) -> MintedToken:
         self.asked[key, path] += 1
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -36,9 +36,7 @@ class Service:
         if self.error:
             raise self.error
         number = self.asked.total()
-        return TokenResponse(
-            token=f"token-{number}", expires_at=0, expires_in=self.expires_in, allowed_apps=[path], jti="j"
-        )
+        return MintedToken(token=f"token-{number}", expires_in=self.expires_in)
 
 
 @dataclass

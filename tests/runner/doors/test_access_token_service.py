@@ -12,8 +12,10 @@ from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 from gevent.server import StreamServer
 
-from runner.doors.access import AccessUnavailable, KeyRefused
-from runner.doors.token_service import ANSWER_MAX_BYTES, TokenService
+from runner.doors.access import AccessUnavailable, KeyRefused, TokenNotRedeemed, TokenSpent
+from runner.doors.token_service import ANSWER_MAX_BYTES, REDEMPTIONS_AT_ONCE, ReportRefused, TokenService
+from schemas.events import SessionReport
+from tests.runner.doors.events import session_event
 from tokens.keys import SigningKey, public_jwks
 
 KEY = SigningKey.generate()
@@ -119,6 +121,97 @@ def test_a_key_is_refused(status: str, code: int) -> None:
 def test_other_answers_to_a_key_say_nothing_about_it(body: bytes, status: str) -> None:
     with asking(Answering(body, status)) as service:
         assert "S3CRET" not in unavailable(service, "mint", "id:S3CRET", "p")
+
+
+def test_a_one_time_token_is_redeemed() -> None:
+    application = Answering(b"", "204 No Content")
+    with asking(application) as service:
+        service.redeem("t-0ken")
+    assert application.asked == [("POST", "/tokens/redeem", "", b'{"token":"t-0ken"}')]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ("409 Conflict", TokenSpent),
+        ("401 Unauthorized", TokenNotRedeemed),
+        ("200 OK", AccessUnavailable),
+        ("422 Unprocessable", AccessUnavailable),
+        ("429 Slow", AccessUnavailable),
+        ("503 Down", AccessUnavailable),
+    ],
+)
+def test_a_one_time_token_opens_nothing_without_the_one_good_answer(status: str, error: type[Exception]) -> None:
+    application = Answering(b"{}", status)
+    with asking(application) as service, pytest.raises(error) as caught:
+        service.redeem("t-0ken")
+    assert "t-0ken" not in str(caught.value)
+    assert len(application.asked) == 1  # it may have been used up: nobody asks again
+
+
+def test_redemptions_leave_room_for_other_requests() -> None:
+    waiting, released = 0, Event()
+
+    def slow(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        nonlocal waiting
+        if environ["PATH_INFO"] == "/tokens/redeem":
+            waiting += 1
+            released.wait()
+        start_response("200 OK", [])
+        return [JWKS]
+
+    with asking(slow, timeout_s=5) as service:
+        redeeming = [gevent.spawn(unavailable, service, "redeem", "t") for _ in range(3 * REDEMPTIONS_AT_ONCE)]
+        while waiting < REDEMPTIONS_AT_ONCE:
+            gevent.sleep(1e-9)
+        assert service.fetch_keys().keys
+        assert waiting == REDEMPTIONS_AT_ONCE
+        released.set()
+        gevent.joinall(redeeming, raise_error=True)
+    assert waiting == 3 * REDEMPTIONS_AT_ONCE
+
+
+def test_a_redemption_does_not_wait_for_ever_for_its_turn() -> None:
+    released = Event()
+
+    def silent(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        released.wait()
+        start_response("200 OK", [])
+        return []
+
+    with asking(silent, timeout_s=0.05) as service:
+        redeeming = [gevent.spawn(unavailable, service, "redeem", "t") for _ in range(REDEMPTIONS_AT_ONCE + 1)]
+        said = {greenlet.get() for greenlet in redeeming}
+        released.set()
+    assert said <= {"the token service does not answer: ReadTimeout", "too many one-time tokens are being redeemed"}
+
+
+def test_a_report_is_sent_with_the_key() -> None:
+    application, event = Answering(b"", "204 No Content"), session_event(subject="u-1")
+    with asking(application) as service:
+        service.report("id:S3CRET", [event])
+    [(method, path, authorization, body)] = application.asked
+    assert (method, path, authorization) == ("POST", "/events", "Key id:S3CRET")
+    assert SessionReport.model_validate_json(body).events == [event]
+    assert "null" not in body.decode()
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ("401 Unauthorized", KeyRefused),
+        ("403 Forbidden", KeyRefused),
+        ("422 Unprocessable", ReportRefused),
+        ("413 Large", ReportRefused),
+        ("404 Not Found", AccessUnavailable),
+        ("429 Slow", AccessUnavailable),
+        ("503 Down", AccessUnavailable),
+    ],
+)
+def test_a_report_that_is_not_taken(status: str, error: type[Exception]) -> None:
+    with asking(Answering(b"{}", status)) as service, pytest.raises(error) as caught:
+        service.report("id:S3CRET", [session_event()])
+    assert "S3CRET" not in str(caught.value)
 
 
 def test_a_service_that_is_not_there() -> None:

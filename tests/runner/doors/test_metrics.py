@@ -7,9 +7,13 @@ from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
 from runner.doors import metrics
+from runner.doors.reports import Reporter
+from runner.doors.tally import Tally
 from runner.engine.request import EngineStatistics
+from schemas.errors import RealtimeErrorCode
+from tests.runner.doors.events import session_event
 
-ORDER = ["worker", "device", "state", "outcome", "latents", "le"]
+ORDER = ["worker", "device", "state", "outcome", "latents", "reason", "code", "le"]
 
 
 @dataclass
@@ -27,10 +31,12 @@ class Engine:
     pending: int = 0
 
 
-def scrape(engine: Engine) -> dict[tuple[str, ...], float]:
+def scrape(
+    engine: Engine, tally: Tally | None = None, reporter: Reporter | None = None
+) -> dict[tuple[str, ...], float]:
     """Every sample, by its name and its labels' values: worker, device, and what else there is."""
     app = Flask("test")
-    app.register_blueprint(metrics.blueprint(engine))
+    app.register_blueprint(metrics.blueprint(engine, tally or Tally(), reporter))
     answer = app.test_client().get("/metrics")
     assert answer.status_code == 200
     assert answer.content_type.startswith("text/plain; version=0.0.4")
@@ -85,3 +91,38 @@ def test_each_worker_has_its_own_numbers() -> None:
     assert buckets == [3, 3, 5, 5, 6]
     assert found["runner_worker_step_rows_sum", *here] == 51
     assert found["runner_worker_pictures_total", "0", "cuda:0"] == 0
+
+
+def test_what_happens_at_the_doors() -> None:
+    tally = Tally()
+    for why in (401, 429, 429, 418, RealtimeErrorCode.NOT_FOUND, RealtimeErrorCode.VALIDATION_ERROR):
+        tally.refused(why)
+    for code, images in [(1000, 2), (1006, 0), (4029, 1), (4567, 0), (None, 0)]:
+        tally.opened()
+        tally.closed(code, images)
+    tally.opened()
+    samples = scrape(Engine([]), tally)
+    doors = {name: value for name, value in samples.items() if not name[0].startswith(("runner_engine", "runner_work"))}
+    refused, closed = "runner_handshakes_refused_total", "runner_sessions_closed_total"
+    assert doors == {
+        ("runner_open_sessions",): 1,
+        ("runner_pictures_sent_total",): 3,
+        (refused, "unauthorized"): 1,
+        (refused, "limit_exceeded"): 2,
+        (refused, "not_found"): 1,
+        (refused, "validation_error"): 1,
+        (refused, "other"): 1,
+        (closed, "1000"): 1,
+        (closed, "1006"): 1,
+        (closed, "4029"): 1,
+        (closed, "other"): 2,
+    }
+
+
+def test_how_reporting_goes() -> None:
+    reporter = Reporter(lambda _: None, capacity=1)
+    for _ in range(3):
+        reporter.add(session_event())
+    samples = scrape(Engine([]), reporter=reporter)
+    assert samples["runner_reports_waiting",] == 1
+    assert samples["runner_reports_lost_total",] == 2

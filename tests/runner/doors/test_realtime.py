@@ -291,7 +291,11 @@ def test_a_session_ends_at_its_longest_duration() -> None:
             return until_closed(client)
 
     with running_door(rules=SessionRules(max_session_s=0.02)) as door:
-        assert in_thread(talk) == ([], 1000, "the session reached its longest duration, reconnect to go on")
+        assert in_thread(talk) == (
+            [],
+            1000,
+            "the session reached its longest duration, max_session_s: reconnect to go on",
+        )
 
 
 def test_a_token_can_make_the_session_shorter() -> None:
@@ -300,7 +304,10 @@ def test_a_token_can_make_the_session_shorter() -> None:
             return until_closed(client)
 
     with running_door() as door:
-        assert in_thread(talk)[1:] == (1000, "the session reached its longest duration, reconnect to go on")
+        assert in_thread(talk)[1:] == (
+            1000,
+            "the session reached its longest duration, max_session_s: reconnect to go on",
+        )
 
 
 def test_an_open_session_outlives_its_token() -> None:

@@ -16,7 +16,14 @@ from gevent.event import Event
 from runner.engine.client import EngineClient
 from runner.engine.ledger import DEATHS_MAX
 from runner.engine.pipeline import Pipeline
-from runner.engine.request import FLOW, EngineUnavailable, GenerationFailed, InvalidRequest
+from runner.engine.request import (
+    FLOW,
+    LIMITS,
+    EngineUnavailable,
+    GenerationFailed,
+    GenerationLimits,
+    InvalidRequest,
+)
 from runner.engine.supervisor import EngineState
 from tests.runner.engine.conftest import difference, request
 from tests.runner.engine.processes import FAULTY_WORKER, PATIENCE_S, Fifo, exit_of
@@ -434,6 +441,26 @@ def test_who_a_generation_is_for_reaches_the_worker(engine) -> None:
 
     flows = [f"socket {number}" for number in range(5)]
     assert finished([gevent.spawn(ask, flow) for flow in flows]) == flows
+
+
+@pytest.mark.parametrize(
+    ("limits", "field"),
+    [
+        (GenerationLimits(max_pixels=63 * 64), "image_size"),
+        (GenerationLimits(max_steps=1), "num_inference_steps"),
+    ],
+)
+def test_no_app_can_have_more_drawn_than_the_socket_s_token_allows(
+    shared: EngineClient, limits: GenerationLimits, field: str
+) -> None:
+    def ask(limits: GenerationLimits) -> object:
+        LIMITS.set(limits)
+        return shared.generate(request(width=64, height=64, num_inference_steps=2))
+
+    with pytest.raises(InvalidRequest) as refused:
+        gevent.spawn(ask, limits).get()
+    assert refused.value.field == field
+    assert gevent.spawn(ask, GenerationLimits(max_pixels=64 * 64, max_steps=2)).get().images
 
 
 def test_stopping_ends_every_worker(pair: EngineClient) -> None:

@@ -10,8 +10,10 @@ import pytest
 from pydantic import BaseModel
 
 from runner.protocol import failures
+from runner.protocol.allowance import Allowance, Allowances
 from runner.protocol.session import Action, Close, Send, Session, SessionRules, Wait, Work
 from schemas.errors import CloseCode
+from schemas.tokens import TokenClaims
 
 TIMEOUT = '{"type":"x-fal-error","error":"TIMEOUT","reason":"no inputs, reconnect when needed!"}'
 
@@ -27,9 +29,10 @@ class Peer:
 
     rules: SessionRules = field(default_factory=SessionRules)
     now: float = 100.0
+    allowance: Allowance | None = None
 
     def __post_init__(self) -> None:
-        self.session = Session(Frame, self.rules, self.now)
+        self.session = Session(Frame, self.rules, self.now, self.allowance)
 
     def receive(self, *names: str) -> None:
         for name in names:
@@ -274,7 +277,7 @@ def test_at_its_longest_duration_a_session_finishes_what_it_works_on_and_closes(
     assert isinstance(action, Close)
     assert (action.code, action.reason) == (
         CloseCode.NORMAL,
-        "the session reached its longest duration, reconnect to go on",
+        "the session reached its longest duration, max_session_s: reconnect to go on",
     )
     assert len(action.reason.encode()) <= 123
 
@@ -301,3 +304,51 @@ def test_nothing_is_held_once_the_peer_is_gone() -> None:
     held = [weakref.ref(peer.next().input), *(weakref.ref(put.content) for put, _ in peer.session._mailbox._waiting)]
     peer.session.discard()
     assert [content() for content in held] == [None] * 3
+
+
+# max_requests
+
+
+def limited(max_requests: int) -> Peer:
+    claims = TokenClaims(
+        iss="i", aud="a", sub="s", jti="t", iat=0, nbf=0, exp=60, apps=["x"], max_requests=max_requests
+    )
+    return Peer(rules(), allowance=Allowances().enter(claims, by_key=False, now=0))
+
+
+def test_requests_that_wait_behind_the_last_allowed_one_are_dropped_with_the_session() -> None:
+    peer = limited(1)
+    peer.receive("f0", "f1", "f2")
+    peer.works_on()
+    assert peer.answers() == {"dropped_inputs": 0}
+    error = peer.sends()
+    assert (error["error"], error["request_id"]) == ("LIMIT_EXCEEDED", "id-f1")
+    action = peer.next()
+    assert isinstance(action, Close)
+    assert (action.code, action.reason) == (CloseCode.LIMIT_EXCEEDED, error["reason"])
+    assert len(action.reason.encode()) <= 123
+    assert peer.next() == action
+
+
+def test_a_request_that_fails_or_is_given_up_does_not_count() -> None:
+    peer = limited(1)
+    for _ in range(3):
+        peer.receive("f0")
+        peer.works_on()
+        peer.session.fail(failures.unavailable())
+        assert peer.sends()["error"] == "UNAVAILABLE"
+    peer.receive("f1")
+    peer.works_on()
+    peer.session.discard()
+    peer.session.discard()
+    assert peer.allowance.reserve_request()
+    assert not peer.allowance.reserve_request()
+
+
+def test_an_answer_that_its_peer_did_not_wait_for_counts() -> None:
+    peer = limited(1)
+    peer.receive("f0")
+    peer.works_on()
+    peer.session.succeed({})
+    peer.session.discard()
+    assert not peer.allowance.reserve_request()
