@@ -15,6 +15,7 @@ from web.attempts import FailedAttempts
 from web.logins import Logins
 from web.minting import AuthsvcMint, Mint
 from web.problems import problem
+from web.revoking import Revoker
 from web.same_origin import is_same_origin
 from web.settings import Settings
 from web.site import Site
@@ -27,9 +28,11 @@ def create_app(settings: Settings, mint: Mint | None = None, clock: Callable[[],
     """The demo site. `mint` defaults to authsvc at `settings.authsvc_url`; `clock` counts seconds."""
     app = Flask(__name__)
     app.config.update(_flask_config(settings))
+    mint = mint or AuthsvcMint(settings.authsvc_url, settings.api_key)
     app.extensions["site"] = Site(
         settings=settings,
-        mint=mint or AuthsvcMint(settings.authsvc_url, settings.api_key),
+        mint=mint,
+        revoker=Revoker(mint),
         logins=Logins(clock, lasts_s=settings.login_hours * 3600),
         attempts=FailedAttempts(clock),
     )

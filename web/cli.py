@@ -33,8 +33,9 @@ def serve(host: str | None, port: int | None) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it narrates every request
     settings = _settings({"host": host, "port": port})
     listener = _listen(settings.host, settings.port)
+    app = create_app(settings)
     server = create_server(
-        create_app(settings),
+        app,
         sockets=[listener],
         threads=THREADS,
         ident=None,
@@ -48,6 +49,7 @@ def serve(host: str | None, port: int | None) -> None:
     signal.signal(signal.SIGTERM, _stop)
     click.echo(f"demo site ready on {_url(settings.host, listener)}")
     server.run()  # returns after KeyboardInterrupt or SystemExit, its threads done
+    app.extensions["site"].revoker.stop()
 
 
 def _settings(flags: dict[str, Any]) -> Settings:

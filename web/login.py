@@ -8,6 +8,7 @@ from http import HTTPStatus
 from flask import Blueprint, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 
+from web.logins import subject
 from web.settings import Settings
 from web.site import LOGIN, current_site, current_username
 
@@ -40,8 +41,8 @@ def log_in() -> ResponseReturnValue:
 
 @blueprint.post("/logout")
 def log_out() -> ResponseReturnValue:
-    """End the login here and in the browser."""
-    current_site().logins.end(session.get(LOGIN))
+    """End the login: here, in the browser, and on every socket that its tokens opened."""
+    _end()
     session.clear()
     return redirect(url_for("login.form"), HTTPStatus.SEE_OTHER)
 
@@ -63,9 +64,16 @@ def _digest(text: str) -> bytes:
 
 def _begin(username: str) -> None:
     """A new id at every login: one planted in the browser beforehand must not become a login (fixation)."""
-    site = current_site()
-    site.logins.end(session.get(LOGIN))
-    session[LOGIN] = site.logins.begin(username)
+    _end()
+    session[LOGIN] = current_site().logins.begin(username)
+
+
+def _end() -> None:
+    """First here: what is minted until then is revoked, and nothing is minted after it."""
+    site, login_id = current_site(), session.get(LOGIN)
+    if login_id is not None:
+        site.logins.end(login_id)
+        site.revoker.revoke(subject(login_id))
 
 
 def _refuse(message: str) -> str:

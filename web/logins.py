@@ -8,7 +8,17 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from threading import Lock
+
+
+def subject(login_id: str) -> str:
+    """What authsvc, runners and their logs know a login by: one name for all its tokens, and no way back to the id.
+
+    Of the login and not of its user: logging out on one device must not close the sockets of another. Found without
+    `Logins`, so that a login that began before a restart of the site can still be ended everywhere.
+    """
+    return f"login-{sha256(login_id.encode()).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, slots=True)

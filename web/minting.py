@@ -1,4 +1,4 @@
-"""Asks authsvc for tokens. What goes wrong there is said in words for the page, and never with the key."""
+"""Asks authsvc for tokens, and to revoke them. What goes wrong is said in words for the page, never with the key."""
 
 import logging
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ TIMEOUT_S = 5.0
 
 @dataclass
 class MintError(Exception):
-    """No token: `status` is for the page's browser, `detail` says why in a sentence or as a field list."""
+    """authsvc did not do it: `status` is for the page's browser, `detail` a sentence or a field list."""
 
     status: HTTPStatus
     detail: str | list[FieldError]
@@ -28,8 +28,15 @@ class MintError(Exception):
 class Mint(Protocol):
     """Where tokens come from."""
 
-    def mint(self, app: str, duration_s: int) -> TokenResponse:
-        """A token that opens `app` alone, for `duration_s` seconds.
+    def mint(self, app: str, duration_s: int, subject: str) -> TokenResponse:
+        """A token for `subject` that opens `app` alone, for `duration_s` seconds.
+
+        Raises:
+            MintError: authsvc refused, or could not be asked.
+        """
+
+    def revoke(self, subject: str) -> None:
+        """Every token that was minted for `subject`: none opens a socket any more, and their sockets are closed.
 
         Raises:
             MintError: authsvc refused, or could not be asked.
@@ -47,21 +54,14 @@ class AuthsvcMint:
         self._http = httpx.Client(base_url=authsvc_url, timeout=TIMEOUT_S, trust_env=False)
         self._api_key = api_key
 
-    def mint(self, app: str, duration_s: int) -> TokenResponse:
+    def mint(self, app: str, duration_s: int, subject: str) -> TokenResponse:
         """See `Mint.mint`."""
-        try:
-            answer = self._http.post(
-                "/tokens/realtime",
-                headers={"Authorization": f"Key {self._api_key.get_secret_value()}"},
-                json={"allowed_apps": [app], "duration": duration_s},
-            )
-        except httpx.HTTPError as error:
-            logger.warning("authsvc could not be asked for a token: %s", type(error).__name__)
-            raise MintError(HTTPStatus.SERVICE_UNAVAILABLE, "The token service does not answer.") from None
-        if answer.is_success:
-            return _token(answer)
-        logger.warning("authsvc refused a token with status %d", answer.status_code)
-        raise _refusal(answer)
+        body = {"allowed_apps": [app], "duration": duration_s, "subject": subject}
+        return _token(self._post("/tokens/realtime", body))
+
+    def revoke(self, subject: str) -> None:
+        """See `Mint.revoke`."""
+        self._post("/tokens/revoke", {"subject": subject})
 
     def close(self) -> None:
         """Close the connections that are kept for the next request."""
@@ -73,6 +73,18 @@ class AuthsvcMint:
             return self._http.get("/health/ready").is_success
         except httpx.HTTPError:
             return False
+
+    def _post(self, path: str, body: dict[str, object]) -> httpx.Response:
+        headers = {"Authorization": f"Key {self._api_key.get_secret_value()}"}
+        try:
+            answer = self._http.post(path, headers=headers, json=body)
+        except httpx.HTTPError as error:
+            logger.warning("authsvc could not be asked at %s: %s", path, type(error).__name__)
+            raise MintError(HTTPStatus.SERVICE_UNAVAILABLE, "The token service does not answer.") from None
+        if answer.is_success:
+            return answer
+        logger.warning("authsvc refused at %s with status %d", path, answer.status_code)
+        raise _refusal(answer)
 
 
 def _token(answer: httpx.Response) -> TokenResponse:

@@ -8,6 +8,7 @@ from flask import current_app, session
 from web.attempts import FailedAttempts
 from web.logins import Logins
 from web.minting import Mint
+from web.revoking import Revoker
 from web.settings import Settings
 
 LOGIN = "login"
@@ -20,6 +21,7 @@ class Site:
 
     settings: Settings
     mint: Mint
+    revoker: Revoker
     logins: Logins
     attempts: FailedAttempts
 

@@ -61,10 +61,10 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_visitor() -> Callable[..., Visitor]:
-    """Builds sites; arguments are settings."""
+    """Builds sites; arguments are settings, and a mint of another kind."""
 
-    def make(**settings: Any) -> Visitor:
-        mint, clock = FakeMint(), Clock()
+    def make(mint: FakeMint | None = None, **settings: Any) -> Visitor:
+        mint, clock = mint or FakeMint(), Clock()
         return Visitor(create_app(make_settings(**settings), mint, clock), mint, clock)
 
     return make

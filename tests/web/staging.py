@@ -1,14 +1,15 @@
 """The demo site in this process, on a port of its own, with a mint and a runner that tests can steer."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from queue import Queue
 from typing import Any
 
 from werkzeug.serving import make_server
 
-from schemas.tokens import TokenResponse
+from schemas.tokens import PinnedLimits, TokenResponse
 from web.app import create_app
 from web.minting import MintError
 from web.settings import Settings
@@ -28,15 +29,36 @@ class FakeMint:
     error: MintError | None = None
     ready: bool = True
     asked: list[tuple[str, int]] = field(default_factory=list)
+    subjects: list[str] = field(default_factory=list)
+    """Of each token whom it was for."""
+    revoked: "Queue[str]" = field(default_factory=Queue)
+    """Subjects, in the order in which they were revoked; that happens in the background."""
+    meanwhile: Callable[[], object] = lambda: None
+    """Happens while a token is being minted."""
 
-    def mint(self, app: str, duration_s: int) -> TokenResponse:
+    def mint(self, app: str, duration_s: int, subject: str) -> TokenResponse:
         """A different token each time."""
         if self.error is not None:
             raise self.error
         self.asked.append((app, duration_s))
+        self.subjects.append(subject)
+        self.meanwhile()
         return TokenResponse(
-            token=f"token-{len(self.asked)}", expires_at=1, expires_in=duration_s, allowed_apps=[app], jti="j"
+            token=f"token-{len(self.asked)}",
+            expires_at=1,
+            expires_in=duration_s,
+            allowed_apps=[app],
+            jti="j",
+            subject=subject,
+            one_time=False,
+            limits=PinnedLimits(),
         )
+
+    def revoke(self, subject: str) -> None:
+        """Takes note of it."""
+        if self.error is not None:
+            raise self.error
+        self.revoked.put(subject)
 
     def is_ready(self) -> bool:
         """As set."""

@@ -36,11 +36,15 @@ def open_page(browser: Browser, site: str) -> Iterator[Page]:
     with browser.new_context() as context:
         page = context.new_page()
         page.goto(site)
-        page.get_by_label("User name").fill("demo")
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button", name="Log in").click()
+        log_in(page)
         expect_picture(page, STAR)
         yield page
+
+
+def log_in(page: Page) -> None:
+    page.get_by_label("User name").fill("demo")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
 
 
 def write(page: Page, prompt: str) -> None:
@@ -82,3 +86,22 @@ def test_the_bundled_model_draws_what_one_types(browser: Browser) -> None:
         assert min(red, green) > 150 > blue  # yellow
         red, green, blue = page.evaluate(PIXEL, [0.06, 0.06])
         assert min(red, blue) > green  # purple
+
+
+def test_logging_out_in_one_tab_ends_the_pictures_of_the_other(browser: Browser, tmp_path: Path) -> None:
+    with (
+        running(make_tiny_bundle(tmp_path / "bundle")) as stack,
+        run_site(stack) as site,
+        open_page(browser, site) as page,
+        open_page(browser, site) as elsewhere,
+    ):
+        other_tab = page.context.new_page()
+        other_tab.goto(site)
+        expect_picture(other_tab, STAR)
+        other_tab.get_by_role("button", name="Log out").click()
+        expect(page.locator("#state")).to_have_text("Refused")
+        expect(page.locator("#notice")).to_have_text("Your login has ended. Log in again")
+        write(elsewhere, HEART)  # the same user in another browser
+        page.get_by_role("link", name="Log in again").click()
+        log_in(page)
+        expect_picture(page, STAR)

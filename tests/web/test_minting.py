@@ -9,16 +9,20 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import jwt
 import pytest
 from pydantic import SecretStr
 
+from schemas.revocation import RevokedKind
 from schemas.tokens import TokenResponse
 from tests.processes import Process, module, run_module, start_process
+from tokens.revocation import fingerprint
 from web.minting import AuthsvcMint, MintError
 
 APP = "fal-ai/fast-lcm-diffusion/realtime"
 SECRET = "id-of-key:secret-of-key"
+SUBJECT = "login-1"
 
 
 @dataclass
@@ -43,7 +47,7 @@ def authsvc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authsvc]:
 
 def mint(url: str, key: str = SECRET, app: str = APP, duration_s: int = 60) -> TokenResponse:
     with closing(AuthsvcMint(url, SecretStr(key))) as authsvc:
-        return authsvc.mint(app, duration_s)
+        return authsvc.mint(app, duration_s, SUBJECT)
 
 
 def is_ready(url: str) -> bool:
@@ -59,6 +63,10 @@ def test_a_token_has_the_scope_and_the_duration_that_were_asked(authsvc: Authsvc
     minted = authsvc.mint(APP, 77)
     assert claims(minted.token)["apps"] == [APP]
     assert minted.expires_in == 77
+
+
+def test_a_token_is_for_whom_it_was_asked(authsvc: Authsvc) -> None:
+    assert claims(authsvc.mint(APP, 60).token)["sub"] == SUBJECT
 
 
 def test_each_token_is_another_one(authsvc: Authsvc) -> None:
@@ -83,6 +91,21 @@ def test_a_wrong_key_is_the_sites_fault_and_does_not_read_as_log_in(authsvc: Aut
     with pytest.raises(MintError) as refused:
         mint(authsvc.process.url, SECRET)
     assert refused.value.status == HTTPStatus.BAD_GATEWAY
+    assert "API key" in str(refused.value.detail)
+
+
+def test_revoking_names_the_tokens_of_the_sites_key_for_that_subject_alone(authsvc: Authsvc) -> None:
+    with closing(AuthsvcMint(authsvc.process.url, SecretStr(authsvc.key))) as mint:
+        mint.revoke(SUBJECT)
+        mint.revoke(SUBJECT)  # again is no error
+    listed = httpx.get(f"{authsvc.process.url}/revocations").json()["revocations"]
+    key_id = authsvc.key.split(":")[0]
+    assert [entry["sha256"] for entry in listed] == [fingerprint(RevokedKind.KEY_SUBJECT, key_id, SUBJECT)]
+
+
+def test_revoking_with_a_wrong_key_is_an_error(authsvc: Authsvc) -> None:
+    with closing(AuthsvcMint(authsvc.process.url, SecretStr(SECRET))) as mint, pytest.raises(MintError) as refused:
+        mint.revoke(SUBJECT)
     assert "API key" in str(refused.value.detail)
 
 

@@ -5,6 +5,7 @@ from http import HTTPStatus
 import pytest
 
 from schemas.errors import FieldError, Problem
+from schemas.tokens import TokenRequest
 from tests.web.conftest import Visitor
 from web.minting import MintError
 
@@ -24,6 +25,40 @@ def test_the_token_is_for_the_app_that_was_asked_and_for_the_duration_that_the_p
     assert response.json == {"token": "token-1", "expires_in": 120}
     assert visitor.mint.asked == [(APP, 120)]
     assert 'data-token-seconds="120"' in visitor.client.get("/").text
+
+
+def test_all_tokens_of_a_login_are_for_one_subject_and_another_login_has_another(visitor: Visitor) -> None:
+    for _ in range(2):
+        visitor.log_in()
+        visitor.ask_for_token()
+        visitor.ask_for_token()
+    first, second, third, fourth = visitor.mint.subjects
+    assert first == second
+    assert third == fourth
+    assert first != third
+
+
+def test_the_subject_gives_away_neither_the_user_nor_the_logins_id(visitor: Visitor) -> None:
+    visitor.log_in()
+    visitor.ask_for_token()
+    (subject,) = visitor.mint.subjects
+    with visitor.client.session_transaction() as cookie:
+        assert cookie["login"] not in subject
+    assert "demo" not in subject
+    TokenRequest(app=APP, subject=subject)  # authsvc takes it
+
+
+def test_a_token_that_was_minted_while_its_login_ended_is_not_handed_out(visitor: Visitor) -> None:
+    visitor.log_in()
+    other_tab = visitor.app.test_client()
+    cookie = visitor.client.get_cookie("lcm_realtime_demo")
+    assert cookie is not None
+    other_tab.set_cookie(cookie.key, cookie.value)
+    visitor.mint.meanwhile = lambda: other_tab.post("/logout")
+    response = visitor.ask_for_token()
+    assert len(visitor.mint.asked) == 1
+    assert response.status_code == 401
+    assert "token-1" not in response.text
 
 
 def test_a_token_is_kept_by_no_cache_and_is_new_each_time(visitor: Visitor) -> None:

@@ -1,6 +1,6 @@
 import { type ApiError, fal } from "@fal-ai/client";
 
-import { afterClose, backoff, type ConnectionState } from "./connectionState";
+import { afterClose, afterNoToken, backoff, type ConnectionState } from "./connectionState";
 import { explain, type RealtimeError, type RealtimeInput, type RealtimeResult } from "./messages";
 import { selfHost } from "./selfHost";
 import { fetchToken, TokenRefused } from "./token";
@@ -8,6 +8,8 @@ import { fetchToken, TokenRefused } from "./token";
 /** The server keeps only the newest waiting input: what one typed since then is no longer wanted. */
 const MAX_BUFFERING = 1;
 const THROTTLE_MS = 50;
+/** What a close follows, which says that it is over. */
+const REFUSALS = ["UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND", "LIMIT_EXCEEDED"];
 
 /** An input on its way. */
 export interface Sent {
@@ -40,6 +42,8 @@ export class Live {
   #refusals = 0;
   #refusal: string | undefined;
   #retry: ReturnType<typeof setTimeout> | undefined;
+  /** When the next attempt may be made, in milliseconds of the page's clock. */
+  #notBefore = 0;
 
   constructor(options: LiveOptions) {
     this.#options = options;
@@ -54,9 +58,18 @@ export class Live {
     });
   }
 
-  /** Send `input`, connecting first where need be. */
+  /** Send `input`, connecting first where need be; later, if one was told to wait. */
   send(input: RealtimeInput): void {
-    this.#transmit(input, performance.now());
+    const now = performance.now();
+    if (now >= this.#notBefore) this.#transmit(input, now);
+    else this.#later({ order: ++this.#order, input, at: now }, this.#notBefore - now);
+  }
+
+  /** Try once more what was refused. */
+  again(): void {
+    this.#attempts = 0;
+    this.#refusals = 0;
+    if (this.#last) this.#transmit(this.#last.input, performance.now());
   }
 
   /** Take a place in the order without sending: what was sent before is no longer waited for. */
@@ -85,9 +98,8 @@ export class Live {
     }
   }
 
-  #onTokenRefused({ reason, isFinal, isLoggedOut }: TokenRefused): void {
-    if (isFinal) this.#options.onState({ name: "refused", reason, isLoggedOut });
-    else this.#reconnect({ name: "reconnecting", reason });
+  #onTokenRefused(refused: TokenRefused): void {
+    this.#enter(afterNoToken(refused));
   }
 
   #watch(socket: WebSocket): void {
@@ -104,9 +116,9 @@ export class Live {
   #onError({ body }: ApiError<RealtimeError | undefined>): void {
     if (body?.type !== "x-fal-error") return; // a close or a failed attempt: #onClose hears of it too
     if (body.error === "UNAVAILABLE") {
-      this.#reconnect({ name: "reconnecting", reason: body.reason });
-    } else if (["UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND"].includes(body.error)) {
-      this.#refusal = body.reason; // the close that follows says it is over
+      this.#enter({ name: "reconnecting", reason: body.reason });
+    } else if (REFUSALS.includes(body.error)) {
+      this.#refusal = body.reason;
     } else {
       this.#settle(Number(body.request_id ?? this.#order));
       this.#options.onProblem(explain(body));
@@ -130,16 +142,27 @@ export class Live {
       refusals: this.#refusals,
     });
     this.#refusal = undefined;
-    if (state.name === "reconnecting") this.#reconnect(state);
+    this.#enter(state);
+  }
+
+  #enter(state: ConnectionState): void {
+    if (state.name === "reconnecting" || state.name === "waiting") this.#reconnect(state);
     else this.#options.onState(state);
   }
 
   /** The client connects only in order to send, so the last input goes again: same seed, same picture. */
   #reconnect(state: ConnectionState): void {
     this.#options.onState(state);
-    clearTimeout(this.#retry);
-    const again = () => this.#last && this.#transmit(this.#last.input, this.#last.at);
-    this.#retry = setTimeout(again, backoff(this.#attempts, Math.random()));
+    const waitMs = state.name === "waiting" ? state.waitMs : 0;
+    this.#notBefore = performance.now() + waitMs;
+    this.#later(this.#last, waitMs + backoff(this.#attempts, Math.random()));
     this.#attempts += 1;
+  }
+
+  /** Send `last` after a while, unless something newer comes. */
+  #later(last: Sent | undefined, delayMs: number): void {
+    this.#last = last;
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => last && this.#transmit(last.input, last.at), delayMs);
   }
 }

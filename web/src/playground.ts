@@ -20,7 +20,7 @@ export class Playground {
   readonly #download = element("download", HTMLAnchorElement);
   readonly #frame = new Frame(element("picture", HTMLElement), element("glow", HTMLCanvasElement));
   readonly #recent = new Recent(element("recent", HTMLElement), (picture) => this.#goBackTo(picture));
-  readonly #readout = new Readout();
+  readonly #readout = new Readout(() => this.#connect());
   readonly #knobs = new Knobs(() => this.#ask());
   readonly #words = new Words(element("words", HTMLElement), this.#prompt, () => this.#ask());
   readonly #live: Live;
@@ -54,6 +54,11 @@ export class Playground {
     const prompt = this.#prompt.value.trim();
     if (prompt === "") return;
     this.#live.send({ prompt, ...this.#knobs.read() });
+  }
+
+  #connect(): void {
+    this.#prompt.focus(); // the button that was pressed goes away
+    this.#live.again();
   }
 
   async #show(result: RealtimeResult, { order, input, at }: Sent): Promise<void> {

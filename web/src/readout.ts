@@ -6,6 +6,7 @@ const STATE_WORDS: Record<ConnectionState["name"], string> = {
   connecting: "Connecting",
   live: "Live",
   reconnecting: "Reconnecting",
+  waiting: "Waiting",
   refused: "Refused",
 };
 
@@ -17,7 +18,13 @@ export class Readout {
   readonly #engine = element("engine", HTMLElement);
   readonly #dropped = element("dropped", HTMLElement);
   readonly #announcement = element("announcement", HTMLElement);
+  readonly #onConnect: () => void;
   #droppedInputs = 0;
+
+  /** @param onConnect Asked for by who was refused. */
+  constructor(onConnect: () => void) {
+    this.#onConnect = onConnect;
+  }
 
   /** The connection is in `state`; the reason of a bad one stands below the prompt. */
   connection(state: ConnectionState): void {
@@ -26,7 +33,9 @@ export class Readout {
       element("state-words", HTMLElement).textContent = STATE_WORDS[state.name];
     }
     this.problem("reason" in state ? state.reason : "");
-    if (state.name === "refused" && state.isLoggedOut) this.#notice.append(" ", logInLink());
+    if (state.name === "refused") {
+      this.#notice.append(" ", state.wayOn === "log in" ? logInLink() : connectButton(this.#onConnect));
+    }
   }
 
   /** Something about the last input that people can mend; an empty text takes it back. */
@@ -50,4 +59,10 @@ export class Readout {
 
 function logInLink(): HTMLAnchorElement {
   return Object.assign(document.createElement("a"), { href: "/login", textContent: "Log in again" });
+}
+
+function connectButton(onClick: () => void): HTMLButtonElement {
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: "Connect again" });
+  button.addEventListener("click", onClick);
+  return button;
 }

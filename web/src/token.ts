@@ -1,9 +1,12 @@
-/** Why there is no token; `isFinal` when asking again would get the same answer. */
-export class TokenRefused extends Error {
+import type { NoToken } from "./connectionState";
+
+/** Why there is no token. */
+export class TokenRefused extends Error implements NoToken {
   constructor(
     readonly reason: string,
     readonly isFinal: boolean,
     readonly isLoggedOut = false,
+    readonly retryAfterS?: number,
   ) {
     super(reason);
   }
@@ -19,7 +22,10 @@ export async function fetchToken(app: string): Promise<string> {
   const response = await ask(`/api/fal/token?app=${encodeURIComponent(app)}`);
   if (response.status === 401) throw new TokenRefused("Your login has ended.", true, true);
   const body: unknown = await response.json().catch(() => null);
-  if (!response.ok) throw new TokenRefused(reason(body), response.status < 500 && response.status !== 429);
+  if (!response.ok) {
+    const isFinal = response.status < 500 && response.status !== 429;
+    throw new TokenRefused(reason(body), isFinal, false, retryAfterS(response));
+  }
   return (body as { token: string }).token;
 }
 
@@ -37,4 +43,10 @@ function reason(body: unknown): string {
   if (typeof detail === "string") return detail;
   if (Array.isArray(detail)) return detail.map((field: { msg: string }) => field.msg).join("; ");
   return "The site could not get a token.";
+}
+
+/** The seconds of `Retry-After`, if it is written so; no service here writes it as a date. */
+function retryAfterS({ headers }: Response): number | undefined {
+  const value = headers.get("Retry-After") ?? "";
+  return /^\d+$/.test(value) ? Number(value) : undefined;
 }

@@ -50,7 +50,8 @@ describe("selfHost", () => {
 });
 
 describe("fetchToken", () => {
-  const answer = (status: number, body: string) => vi.stubGlobal("fetch", vi.fn(async () => new Response(body, { status })));
+  const answer = (status: number, body: string, headers = {}) =>
+    vi.stubGlobal("fetch", vi.fn(async () => new Response(body, { status, headers })));
 
   it("asks for the very app and gives the token", async () => {
     answer(200, '{"token": "t", "expires_in": 120}');
@@ -68,6 +69,16 @@ describe("fetchToken", () => {
   ])("after %i it says why, and whether to ask again", async (status, body, reason, isFinal, isLoggedOut) => {
     answer(status, body);
     await expect(fetchToken("app")).rejects.toMatchObject({ reason, isFinal, isLoggedOut });
+  });
+
+  it.each([
+    ["7", 7],
+    ["0", 0],
+    ["Wed, 21 Oct 2026 07:28:00 GMT", undefined],
+    ["-1", undefined],
+  ])("hears when to come again: %s", async (value, retryAfterS) => {
+    answer(429, '{"detail": "slow down"}', { "Retry-After": value });
+    await expect(fetchToken("app")).rejects.toMatchObject({ isFinal: false, retryAfterS });
   });
 
   it("does not take a lost network for an answer", async () => {
