@@ -1,0 +1,23 @@
+"""Every J and H requirement is a test of its name: `test_j6_…` shows J6. Without one it would be a mere intention."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent.parent
+REQUIREMENTS = [f"j{number}" for number in range(1, 18)] + [f"h{number}" for number in range(1, 12)]
+
+
+@pytest.fixture(scope="module")
+def names() -> list[str]:
+    """The names of all test functions."""
+    files = (file for file in TESTS.rglob("test_*.py") if "node_modules" not in file.parts)
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text())))
+    return [node.name for node in nodes if isinstance(node, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize("requirement", REQUIREMENTS)
+def test_a_requirement_has_a_test(requirement: str, names: list[str]) -> None:
+    assert [name for name in names if re.match(f"test_{requirement}_", name)]
