@@ -1,0 +1,1 @@
+"""What happens when something fails: real processes, real servers, real faults."""
