@@ -90,12 +90,27 @@ GOALS = (
         at_most=True,
     ),
     Goal(
+        "from a revocation to the close of its sockets on two runners, the slowest",
+        "revocation",
+        lambda result: result["max_ms"],
+        1000,
+        at_most=True,
+        unit=" ms",
+    ),
+    Goal(
         "growth of the worker's memory over 10,000 random requests",
         "endurance",
         lambda result: 100 * result["growth"],
         5,
         at_most=True,
         unit=" %",
+    ),
+    Goal(
+        "tokens minted a second on one core, times as many as FastAPI and uvicorn",
+        "mint",
+        lambda result: result["vs_fastapi"],
+        1.3,
+        at_most=False,
     ),
     *(
         Goal(f"H200: {what}", "gpu", _gpu(key, name), bound, name == "p50_ms", " ms" if name == "p50_ms" else "/s")
@@ -114,6 +129,8 @@ def page(results: Results) -> str:
         *_present(results, "admission", admission),
         *_present(results, "latency", latency),
         *_present(results, "endurance", endurance),
+        *_present(results, "revocation", revocation),
+        *_present(results, "mint", mint),
         *_present(results, "cpu_options", cpu_options),
         gpu(results.get("gpu")),
         OTHERS,
@@ -210,6 +227,35 @@ memory went from {result["resident_after_warm_up_mb"]} MB after the warm-up to {
     return _section("Endurance", text, ["answer", "requests"], outcomes)
 
 
+def mint(result: Result) -> str:
+    """Tokens a second on one core, and what checking one costs."""
+    rows = [
+        _row(MINTERS[name], *(figures[key] for key in ("per_second", "p50_ms", "p99_ms", "cpu_ms")))
+        for name, figures in result["servers"].items()
+    ]
+    ours = ("gunicorn", "gevent", "flask", "sqlalchemy", "pyjwt", "cryptography")
+    versions = ", ".join(f"{name} {result['machine']['packages'][name]}" for name in ours)
+    peers = ", ".join(f"{name} {version}" for name, version in result["peers"].items())
+    cost = result["handshake"]
+    text = f"""`python -m bench.mint`, {_machine(result)}; ours: {versions}; the peers: {peers}. One run, in turns,
+{result["rounds"]} rounds of {result["seconds"]:g} s, {result["connections"]} connections that stay open,
+{result["keys"]} API keys; the server on one core, the load on another (of which it took
+{100 * result["load_generator_busy"]:.0f} %). All find the key in SQLite, check a rate limit, sign with Ed25519 and log
+a line; authsvc alone also writes audit events and metrics. It minted {result["vs_fastapi"]:g} times as many tokens
+as FastAPI and {result["vs_async_tuned"]:g} times as many as the tuned service. A handshake costs the runner
+{cost["verify_us"]:.0f} µs for the token, {cost["scope_us"]:g} µs for its scope and {cost["revoked_us"]:g} µs against
+{cost["revocations"]} revocations."""
+    head = ["service", "tokens/s", "p50 ms", "p99 ms", "processor ms for one"]
+    return _section("Minting on one core", text, head, rows)
+
+
+MINTERS = {
+    "authsvc": "authsvc (Flask, gunicorn, gevent)",
+    "fastapi": "FastAPI and uvicorn, as documented (`def`, `Depends`, SQLAlchemy)",
+    "async_tuned": "FastAPI tuned by hand (`async def`, raw sqlite3 on the event loop)",
+}
+
+
 def cpu_options(result: Result) -> str:
     """Session options of ONNX Runtime."""
     found = result["milliseconds"]
@@ -217,6 +263,26 @@ def cpu_options(result: Result) -> str:
     rows = [_row(name, *(figures[column] for column in columns)) for name, figures in found.items()]
     text = f"`python -m bench.cpu_options`, {_machine(result)}. Milliseconds on the bundled model, in turns."
     return _section("Options of ONNX Runtime on the CPU", text, ["options", *columns], rows)
+
+
+def revocation(result: Result) -> str:
+    """From a revocation to the close, and what a long list costs."""
+    long = result["long_list"]
+    rows = [
+        _row("from the request to the close, ms", *(result[f"p{rank}_ms"] for rank in (50, 90, 99)), result["max_ms"]),
+    ]
+    text = f"""`python -m bench.revocation`, {_machine(result)}. {result["authsvcs"]} authsvc processes on
+{STORES[result["store"]]}, {result["runners"]} runners that look every {result["poll_s"]} s: {result["revocations"]}
+tokens, each with a socket at both runners and revoked at one of the services at a random moment;
+{result["told_why_and_closed_4001"]} of {result["sockets"]} sockets were told why and closed with 4001. With
+{long["entries"]} entries in the list a runner that starts reads them in {_number(long["read_from_the_start_s"])} s
+({long["pages"]} pages of {long["page_bytes"]} bytes; {_number(long["memory_in_the_runner_mib"])} MiB of its memory), a
+look that finds nothing new takes {_number(long["poll_without_news_p50_ms"])} ms (p99
+{_number(long["poll_without_news_p99_ms"])} ms), and asking about one token {_number(long["check_us"])} us."""
+    return _section("Revocation", text, ["", "p50", "p90", "p99", "worst"], rows)
+
+
+STORES = {"postgres": "PostgreSQL and Redis", "sqlite": "one SQLite file"}
 
 
 def gpu(result: Result | None) -> str:

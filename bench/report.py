@@ -12,8 +12,11 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
+    "cryptography",
     "diffusers",
+    "flask",
     "gevent",
+    "gunicorn",
     "msgpack",
     "numpy",
     "onnxruntime",
@@ -21,6 +24,8 @@ PACKAGES = (
     "optimum",
     "optimum-onnx",
     "pillow",
+    "pyjwt",
+    "sqlalchemy",
     "torch",
     "transformers",
     "websockets",
