@@ -7,7 +7,7 @@ EXPORT_VENV  := .venv-export
 EXPORT_READY := $(EXPORT_VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-export test-autobahn test-browser bench bench-engine lint fix docs clean
+.PHONY: help setup run test test-export test-autobahn test-browser test-examples bench bench-engine lint fix docs clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test-browser: $(READY) ## the pages in a real Chromium
 test-autobahn: $(READY) ## the Autobahn WebSocket suite (needs a Python 2.7 on this machine)
 	$(BIN)/python -m pytest -m autobahn -rs
 
+test-examples: $(READY) ## the backends of examples/, installed and started (needs Node.js and registries)
+	$(BIN)/python -m pytest -m examples tests/examples
+
 # torch from PyPI brings gigabytes of CUDA on Linux; 2.13.0 spelled alone lets a local CPU build answer.
 $(EXPORT_READY): pyproject.toml
 	$(PYTHON) -m venv $(EXPORT_VENV)
@@ -47,6 +50,7 @@ bench: $(READY) ## the benchmarks that need neither torch nor a GPU; results go 
 	$(BIN)/python -m bench.admission
 	$(BIN)/python -m bench.endurance
 	$(BIN)/python -m bench.cpu_options
+	$(BIN)/python -m bench.mint
 	$(BIN)/python -m bench.measurements
 
 bench-engine: $(EXPORT_READY) ## our engine against diffusers and optimum on the CPU
