@@ -7,15 +7,16 @@ from typing import Any, Final
 from flask import Flask
 from prometheus_client import CollectorRegistry
 
-from authsvc import cors, errors, openapi, request_log, signing_keys
-from authsvc.audit_buffer import AuditBuffer
+from authsvc import cors, errors, openapi, request_log
 from authsvc.context import Context
-from authsvc.database import FAILURES, Database
+from authsvc.domain import signing_keys
 from authsvc.installation import open_database
+from authsvc.ledger.audit_buffer import AuditBuffer
 from authsvc.limiting import RateLimits
 from authsvc.metrics import Metrics
 from authsvc.settings import Settings
 from authsvc.shared_counts import Row, SharedRows
+from authsvc.store.database import FAILURES, Database
 from authsvc.views import audit as audit_views
 from authsvc.views import jwks, keys, redemption, revocation, tokens
 from authsvc.views import signing_keys as signing_keys_views

@@ -6,10 +6,10 @@ from typing import Final
 
 from flask import Flask, current_app
 
-from authsvc.audit_buffer import AuditBuffer
-from authsvc.database import Database
+from authsvc.ledger.audit_buffer import AuditBuffer
 from authsvc.limiting import RateLimits
 from authsvc.settings import Settings
+from authsvc.store.database import Database
 
 _EXTENSION: Final = "authsvc"
 

@@ -7,7 +7,7 @@ from flask import Flask, Response, g, request
 from redis import RedisError
 from werkzeug.exceptions import Forbidden, HTTPException
 
-from authsvc import database
+from authsvc.store import database
 from httpbase import arrival, errors
 from httpbase.logs import loggable_path, request_level
 
@@ -53,7 +53,7 @@ def _database_error(error: Exception) -> Response:
 
 
 def unavailable(reason: str) -> Response:
-    """503 for a store that cannot be used. `authsvc.outage` has said so in the log, once, and of which."""
+    """503 for a store that cannot be used. `authsvc.store.outage` has said so in the log, once, and of which."""
     error_id = arrival.error_id()
     level, path = request_level(request.path), loggable_path(request.path)
     logger.log(level, "%s %r is answered with 503 (error id %s)", request.method, path, error_id)

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from authsvc import signing_keys
-from authsvc.database import Database, database_at
+from authsvc.domain import signing_keys
 from authsvc.settings import Settings
+from authsvc.store.database import Database, database_at
 
 _BESIDE_REQUESTS: Final = 2
 """Connections beside those of the threads that serve requests: the audit log's, and one to spare."""
@@ -23,7 +23,7 @@ def open_database(settings: Settings, clock: Callable[[], float] = time.time) ->
     Raises:
         OSError: the data folder cannot be made.
         sqlalchemy.exc.DatabaseError: the database cannot be used.
-        authsvc.database.DatabaseTooNew: a later version of authsvc has migrated it.
+        authsvc.store.database.DatabaseTooNew: a later version of authsvc has migrated it.
     """
     database = connect_database(settings)
     try:
@@ -40,10 +40,10 @@ def try_stores(settings: Settings) -> None:
     """Opens every store that the settings name, and closes it again.
 
     Raises:
-        authsvc.redis_store.RedisUnavailable: Redis cannot be used; for the database see `open_database`.
+        authsvc.store.redis_store.RedisUnavailable: Redis cannot be used; for the database see `open_database`.
     """
     open_database(settings).close()
     if settings.redis_url is not None:
-        from authsvc import redis_store  # here, because most installations have no use for it
+        from authsvc.store import redis_store  # here, because most installations have no use for it
 
         redis_store.ping(settings.redis_url)

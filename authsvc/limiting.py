@@ -21,11 +21,11 @@ from flask_limiter import Limiter
 from limits import RateLimitItemPerMinute
 from werkzeug.exceptions import TooManyRequests
 
+from authsvc.domain.quotas import DAY_S
 from authsvc.errors import Unauthorized
-from authsvc.models import ApiKey
-from authsvc.quotas import DAY_S
 from authsvc.settings import Settings
-from authsvc.windows import Window, Windows
+from authsvc.store.models import ApiKey
+from authsvc.store.windows import Window, Windows
 from httpbase.errors import http_error
 from httpbase.proxies import parse_address
 

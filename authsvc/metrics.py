@@ -15,8 +15,8 @@ from flask import Flask, Response, g, request
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from authsvc.audit_buffer import AuditBuffer
-from authsvc.server import ARRIVED
+from authsvc.ledger.audit_buffer import AuditBuffer
+from authsvc.serving.server import ARRIVED
 from authsvc.shared_counts import GAUGES, NUMBERS, Row
 from schemas.problems import KINDS
 

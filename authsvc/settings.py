@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, field_serializer, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL
 
-from authsvc import store_urls
+from authsvc.store import store_urls
 from httpbase.logs import LogFormat, LogLevel
 from httpbase.origins import parse_origins
 from httpbase.proxies import TrustedProxies

@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from authsvc import api_keys, signing_keys
+from authsvc.domain import api_keys, signing_keys
 from authsvc.installation import open_database
 from authsvc.settings import Settings
 from bench.load import Run, drive

@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from authsvc.installation import open_database
-from authsvc.models import Revocation
+from authsvc.store.models import Revocation
 from bench.report import finish, percentile
 from runner.doors.revocations import RevocationPoller, Revocations
 from runner.doors.token_service import TokenService

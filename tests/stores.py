@@ -18,8 +18,8 @@ import psycopg
 import redis
 from sqlalchemy import URL, make_url
 
-from authsvc.postgresql import PostgreSQL
 from authsvc.settings import Settings
+from authsvc.store.postgresql import PostgreSQL
 from tests.servers import missing, own_postgres, own_redis
 
 POSTGRES_URL: Final = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")

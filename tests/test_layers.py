@@ -25,6 +25,11 @@ RUNNER_ROOMS = {
     "runner.doors": {"runner.doors", "runner.apps", "runner.protocol", "runner.engine.request"},
     "runner.export": {"runner.export", "runner.engine"},
 }
+AUTHSVC_ROOMS = {
+    "authsvc.store": {"authsvc.store", "authsvc.migrations"},
+    "authsvc.ledger": {"authsvc.ledger", "authsvc.store"},
+    "authsvc.domain": {"authsvc.domain", "authsvc.ledger", "authsvc.store", "authsvc.settings"},
+}
 NEVER_IN_A_SERVER = {"torch", "diffusers", "transformers", "optimum"}
 TOKENS_IN_RUNNER = {"tokens.verify", "tokens.keys", "tokens.scope", "tokens.revocation", "tokens.errors"}
 NO_IO = {
@@ -72,6 +77,12 @@ def test_a_package_imports_only_what_stands_below_it(module: str) -> None:
     allowed = ALLOWED[module.split(".")[0]]
     ours = {name for name in imports(module) if name.split(".")[0] in ALLOWED}
     assert {name for name in ours if not within(name, allowed)} == set()
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if ".".join(name.split(".")[:2]) in AUTHSVC_ROOMS])
+def test_a_room_of_authsvc_imports_only_the_floors_below(module: str) -> None:
+    ours = {name for name in imports(module) if within(name, {"authsvc"})}
+    assert {name for name in ours if not leads_to(name, AUTHSVC_ROOMS[".".join(module.split(".")[:2])])} == set()
 
 
 @pytest.mark.parametrize("module", [name for name in modules() if name.startswith("runner.")])

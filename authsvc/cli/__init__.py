@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from authsvc import database
 from authsvc.cli import audit, config, keys, serve, signing_keys, tokens
+from authsvc.store import database
 
 
 class _Commands(click.Group):

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 import click
 from pydantic import BaseModel, ValidationError
 
-from authsvc import audit as log
-from authsvc import usage as sums
 from authsvc.cli.config import load_settings
 from authsvc.cli.output import example, json_option, print_json, print_table, utc
 from authsvc.installation import open_database
+from authsvc.ledger import audit as log
+from authsvc.ledger import usage as sums
 from schemas import limits
 from schemas.events import AuditEvent, AuditQuery, EventKind, Pruned, UsageQuery
 

@@ -7,9 +7,9 @@ import click
 from pydantic import ValidationError
 
 from authsvc.cli.output import example, json_option, print_json, print_table
-from authsvc.database import Database
 from authsvc.installation import open_database, try_stores
 from authsvc.settings import Settings
+from authsvc.store.database import Database
 
 
 @click.command(name="check-config", epilog=example("check-config"))
@@ -29,7 +29,7 @@ def check_config(as_json: bool) -> None:
 
 
 def _try_stores(settings: Settings) -> None:
-    from authsvc.redis_store import RedisUnavailable  # here, because no other command has a use for it
+    from authsvc.store.redis_store import RedisUnavailable  # here, because no other command has a use for it
 
     try:
         try_stores(settings)

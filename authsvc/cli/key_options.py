@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import click
 from pydantic import BaseModel, ValidationError
 
-from authsvc.api_keys import InvalidScope
+from authsvc.domain.api_keys import InvalidScope
 from schemas.tokens import PinnedLimits
 
 NONE: Final = "none"

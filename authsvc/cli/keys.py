@@ -8,12 +8,12 @@ from typing import Any
 import click
 from sqlalchemy.orm import Session
 
-from authsvc import api_keys
-from authsvc.audit import COMMAND_LINE
 from authsvc.cli.config import load_settings, open_existing
 from authsvc.cli.key_options import Duration, body, key_options
 from authsvc.cli.output import example, json_option, print_json, print_table, utc
+from authsvc.domain import api_keys
 from authsvc.installation import open_database
+from authsvc.ledger.audit import COMMAND_LINE
 from schemas import limits
 from schemas.keys import Key, KeyChanges, KeyRequest, KeyWithSecret, Role
 

@@ -15,8 +15,8 @@ from authsvc.cli.output import example, print_json
 def serve(host: str | None, port: int | None, as_json: bool) -> None:
     """Serve HTTP until SIGTERM or Ctrl-C."""
     # Here, because Flask, gevent and gunicorn are half of a command's start.
-    from authsvc.serving import NoWorkers
-    from authsvc.serving import serve as run
+    from authsvc.serving.master import NoWorkers
+    from authsvc.serving.master import serve as run
 
     given: dict[str, Any] = {"host": host, "port": port, "log_format": "json" if as_json else None}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})

@@ -4,11 +4,11 @@ import time
 
 import click
 
-from authsvc import signing_keys as ring
-from authsvc.audit import COMMAND_LINE
 from authsvc.cli.config import load_settings
 from authsvc.cli.output import example, json_option, print_json, print_table, utc
+from authsvc.domain import signing_keys as ring
 from authsvc.installation import open_database
+from authsvc.ledger.audit import COMMAND_LINE
 from schemas.keys import SigningKeyList
 
 

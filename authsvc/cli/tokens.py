@@ -8,13 +8,14 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from authsvc import audit, revoking, signing_keys
 from authsvc.cli.config import load_settings
 from authsvc.cli.output import example, json_option, print_json, utc
-from authsvc.database import Database
+from authsvc.domain import revoking, signing_keys
+from authsvc.domain.issuing import Grant, issue, recorded
+from authsvc.domain.revocations import StillToCome
 from authsvc.installation import open_database
-from authsvc.issuing import Grant, issue, recorded
-from authsvc.revocations import StillToCome
+from authsvc.ledger import audit
+from authsvc.store.database import Database
 from schemas import limits
 from schemas.events import EventKind
 from schemas.revocation import RevocationRequest

@@ -1,4 +1,4 @@
-"""The steps from an empty database to the tables of `authsvc.models`."""
+"""The steps from an empty database to the tables of `authsvc.store.models`."""
 
 from functools import cache
 from pathlib import Path

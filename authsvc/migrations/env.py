@@ -1,8 +1,8 @@
-"""Runs the migrations on the connection that `authsvc.database` hands over."""
+"""Runs the migrations on the connection that `authsvc.store.database` hands over."""
 
 from alembic import context
 
-from authsvc.models import Base
+from authsvc.store.models import Base
 
 connection = context.config.attributes["connection"]
 # render_as_batch: SQLite changes a table by copying it.

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from flask import g, request
 from sqlalchemy.orm import Session
 
-from authsvc import api_keys, signing_keys
-from authsvc.api_keys import Credential
 from authsvc.context import context
-from authsvc.database import Database
+from authsvc.domain import api_keys, signing_keys
+from authsvc.domain.api_keys import Credential
 from authsvc.errors import MALFORMED_AUTHORIZATION, UNKNOWN_KEY, InsufficientScope, Unauthorized
-from authsvc.models import ApiKey
+from authsvc.store.database import Database
+from authsvc.store.models import ApiKey
 from schemas.keys import Role
 from tokens.keys import SigningKey
 

@@ -5,11 +5,11 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
-from authsvc import audit, usage
-from authsvc.audit import Event
 from authsvc.context import context
 from authsvc.errors import InsufficientScope
-from authsvc.models import ApiKey
+from authsvc.ledger import audit, usage
+from authsvc.ledger.audit import Event
+from authsvc.store.models import ApiKey
 from authsvc.views.access import require_key
 from authsvc.views.bodies import answer, read_json
 from authsvc.views.queries import parameters, read_query

@@ -4,8 +4,8 @@ from typing import Final
 
 from flask import Blueprint, Response, json
 
-from authsvc import signing_keys
 from authsvc.context import context
+from authsvc.domain import signing_keys
 from schemas.openapi import Answer, Operation
 from schemas.service import JsonWebKeySet
 from tokens.keys import JWKS_MEDIA_TYPE, public_jwks
@@ -15,7 +15,7 @@ blueprint = Blueprint("jwks", __name__)
 
 @blueprint.get("/.well-known/jwks.json")
 def key_set() -> Response:
-    """Publishes next, current and retired keys; see `authsvc.signing_keys` for how long."""
+    """Publishes next, current and retired keys; see `authsvc.domain.signing_keys` for how long."""
     app = context()
     with app.database.reading() as session:
         keys = signing_keys.published(session, now=app.clock())

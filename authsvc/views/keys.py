@@ -10,8 +10,8 @@ from typing import Any, Final
 from flask import Blueprint, Response
 from werkzeug.exceptions import Conflict, NotFound
 
-from authsvc import api_keys
 from authsvc.context import context
+from authsvc.domain import api_keys
 from authsvc.views.access import require_admin, require_key
 from authsvc.views.bodies import answer, read_json
 from httpbase.errors import InvalidBody

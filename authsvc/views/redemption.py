@@ -5,8 +5,8 @@ from typing import Any, Final
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import Conflict
 
-from authsvc import redemptions, revoking
 from authsvc.context import context
+from authsvc.domain import redemptions, revoking
 from authsvc.errors import Unauthorized
 from authsvc.views.bodies import read_json
 from httpbase.errors import InvalidBody

@@ -14,10 +14,11 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from authsvc import limiting, quotas, revocations, revoking, signing_keys
+from authsvc import limiting
 from authsvc.context import context
+from authsvc.domain import quotas, revocations, revoking, signing_keys
 from authsvc.errors import InsufficientScope
-from authsvc.models import ApiKey
+from authsvc.store.models import ApiKey
 from authsvc.views.access import require_key
 from authsvc.views.bodies import answer, read_json
 from httpbase.errors import InvalidBody

@@ -5,8 +5,8 @@ from typing import Any, Final
 from flask import Blueprint, Response
 from werkzeug.exceptions import NotFound, ServiceUnavailable
 
-from authsvc import signing_keys
 from authsvc.context import context
+from authsvc.domain import signing_keys
 from authsvc.views.access import require_admin, require_key
 from authsvc.views.bodies import answer
 from httpbase.errors import RETRY_AFTER_S

@@ -6,12 +6,13 @@ from typing import Final
 from flask import Blueprint, Response, g, json, request
 from werkzeug.exceptions import Forbidden
 
-from authsvc import limiting, quotas
+from authsvc import limiting
 from authsvc.context import context
-from authsvc.database import Database
-from authsvc.issuing import Grant, Issued, issue, recorded
-from authsvc.models import ApiKey
+from authsvc.domain import quotas
+from authsvc.domain.issuing import Grant, Issued, issue, recorded
 from authsvc.settings import Settings
+from authsvc.store.database import Database
+from authsvc.store.models import ApiKey
 from authsvc.views.access import require_minter
 from authsvc.views.bodies import read_json
 from httpbase.errors import InvalidBody
@@ -54,7 +55,7 @@ def mint_legacy() -> Response:
 
 @blueprint.after_request
 def _record_refusal(response: Response) -> Response:
-    """Refusals by key and reason; `authsvc.refusals` bounds how many of a flood are kept."""
+    """Refusals by key and reason; `authsvc.ledger.refusals` bounds how many of a flood are kept."""
     if HTTPStatus.BAD_REQUEST <= response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         app, key_id = context(), g.get("key_id")
         app.audit.add(

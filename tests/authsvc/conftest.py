@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from authsvc import api_keys
 from authsvc.app import create_app
 from authsvc.context import Context
+from authsvc.domain import api_keys
 from authsvc.installation import open_database
 from authsvc.settings import Settings
 from schemas.errors import Problem

@@ -8,8 +8,8 @@ import sqlite3
 
 import pytest
 
-from authsvc import api_keys
-from authsvc.api_keys import Credential, InvalidScope, NoSuchKey
+from authsvc.domain import api_keys
+from authsvc.domain.api_keys import Credential, InvalidScope, NoSuchKey
 from tests.authsvc.conftest import Authsvc, on_sqlite
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from authsvc import signing_keys
-from authsvc.audit import COMMAND_LINE
+from authsvc.domain import signing_keys
+from authsvc.ledger.audit import COMMAND_LINE
 from schemas import limits
 from schemas.tokens import PinnedLimits
 from tests.authsvc.conftest import APP, on_sqlite

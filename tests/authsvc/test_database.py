@@ -20,12 +20,12 @@ from sqlalchemy.orm import Session
 
 from authsvc import migrations
 from authsvc.cli import main
-from authsvc.database import Database, DatabaseTooNew, is_down
+from authsvc.domain.signing_keys import listing
 from authsvc.installation import open_database
-from authsvc.models import Base, DailyMints, KeyState, SigningKeyRow
 from authsvc.settings import Settings
-from authsvc.signing_keys import listing
-from authsvc.sqlite import SQLite
+from authsvc.store.database import Database, DatabaseTooNew, is_down
+from authsvc.store.models import Base, DailyMints, KeyState, SigningKeyRow
+from authsvc.store.sqlite import SQLite
 from tests import stores
 from tests.authsvc.conftest import Authsvc, on_postgres, on_sqlite
 from tests.stores import Postgres, Store

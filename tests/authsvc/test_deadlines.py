@@ -10,7 +10,7 @@ import pytest
 from gevent import socket as gevent_socket
 from gevent.event import Event
 
-from authsvc.server import Server, _Handler, _whole_answer
+from authsvc.serving.server import Server, _Handler, _whole_answer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

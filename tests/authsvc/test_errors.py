@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from authsvc import issuing, signing_keys
+from authsvc.domain import issuing, signing_keys
 from schemas.problems import KINDS
 from tests.authsvc.conftest import Authsvc, assert_problem, on_sqlite
 

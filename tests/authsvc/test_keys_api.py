@@ -11,9 +11,10 @@ from click.testing import CliRunner
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from authsvc import api_keys, audit
 from authsvc.cli import main
-from authsvc.models import AuditEventRow
+from authsvc.domain import api_keys
+from authsvc.ledger import audit
+from authsvc.store.models import AuditEventRow
 from schemas import limits
 from schemas.keys import Key, KeyWithSecret, Role
 from tests.authsvc.conftest import APP, Authsvc, assert_problem

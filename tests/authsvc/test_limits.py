@@ -11,8 +11,8 @@ import httpx
 import pytest
 from werkzeug.test import TestResponse
 
-from authsvc import api_keys
-from authsvc.windows import RedisWindows
+from authsvc.domain import api_keys
+from authsvc.store.windows import RedisWindows
 from tests.authsvc.conftest import Authsvc, assert_problem, serving
 from tests.processes import start_process
 from tests.stores import Store

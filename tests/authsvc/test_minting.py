@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from authsvc import api_keys
-from authsvc.issuing import tightest
-from authsvc.models import AuditEventRow
+from authsvc.domain import api_keys
+from authsvc.domain.issuing import tightest
+from authsvc.store.models import AuditEventRow
 from schemas import limits
 from schemas.tokens import PinnedLimits, TokenResponse
 from tests.authsvc.conftest import APP, Authsvc, assert_problem

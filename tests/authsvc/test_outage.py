@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc.outage import SETTLED_S, Outage
+from authsvc.store.outage import SETTLED_S, Outage
 
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[int, str]]]:
-    caplog.set_level(logging.DEBUG, "authsvc.outage")
+    caplog.set_level(logging.DEBUG, "authsvc.store.outage")
     return lambda: [(record.levelno, record.getMessage()) for record in caplog.records]
 
 
@@ -66,7 +66,7 @@ class _Lines(logging.Handler):
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.4, 1.0, 7.0]))))
 def test_lines_take_turns_whatever_happens(steps: list[tuple[bool, float]]) -> None:
-    now, seen, logger = 0.0, _Lines(), logging.getLogger("authsvc.outage")
+    now, seen, logger = 0.0, _Lines(), logging.getLogger("authsvc.store.outage")
     outage = Outage("a store", lambda: now)
     logger.addHandler(seen)
     try:

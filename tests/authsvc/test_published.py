@@ -6,7 +6,8 @@ import pytest
 import yaml
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from authsvc import api_keys, openapi, signing_keys
+from authsvc import openapi
+from authsvc.domain import api_keys, signing_keys
 from schemas.keys import Role
 from schemas.tokens import TokenRequest
 from tests.authsvc.conftest import Authsvc

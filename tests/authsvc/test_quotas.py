@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import select
 
-from authsvc import quotas
-from authsvc.database import Database
+from authsvc.domain import quotas
+from authsvc.domain.quotas import DAY_S, QuotaExhausted
 from authsvc.installation import open_database
-from authsvc.models import DailyMints
-from authsvc.quotas import DAY_S, QuotaExhausted
+from authsvc.store.database import Database
+from authsvc.store.models import DailyMints
 from tests.stores import Store
 
 NOW = 1_800_000_000.0

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from authsvc.models import AuditEventRow, RedeemedToken
+from authsvc.store.models import AuditEventRow, RedeemedToken
 from schemas import limits
 from schemas.events import EventKind
 from tests.authsvc.conftest import APP, Authsvc, Served, assert_problem

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
-from authsvc import api_keys, revocations, revoking, signing_keys
-from authsvc.models import AuditEventRow, RedeemedToken, Revocation
-from authsvc.revocations import Target
+from authsvc.domain import api_keys, revocations, revoking, signing_keys
+from authsvc.domain.revocations import Target
+from authsvc.store.models import AuditEventRow, RedeemedToken, Revocation
 from schemas import limits
 from schemas.keys import Role
 from schemas.revocation import RevocationList, RevokedKind

@@ -15,8 +15,8 @@ import fal_client.client
 import httpx
 import pytest
 
-from authsvc import api_keys, signing_keys
-from authsvc.sqlite import SQLite
+from authsvc.domain import api_keys, signing_keys
+from authsvc.store.sqlite import SQLite
 from schemas import defaults
 from schemas.tokens import TokenClaims
 from tests.authsvc.conftest import APP, Served

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from authsvc.server import MAX_CONNECTIONS
+from authsvc.serving.server import MAX_CONNECTIONS
 from tests.authsvc.conftest import APP, Served, serving
 from tests.processes import module, start_process
 from tests.stores import Store

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import select
 
-from authsvc import api_keys, signing_keys
-from authsvc.models import AuditEventRow, KeyState
-from authsvc.signing_keys import RETIRED_FOR_S, SETTLED_AFTER_S, NoCurrentKey, TooManyRotations
+from authsvc.domain import api_keys, signing_keys
+from authsvc.domain.signing_keys import RETIRED_FOR_S, SETTLED_AFTER_S, NoCurrentKey, TooManyRotations
+from authsvc.store.models import AuditEventRow, KeyState
 from schemas.keys import Role
 from tests.authsvc.conftest import Authsvc, assert_problem, on_sqlite
 from tokens import compact

@@ -9,11 +9,11 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError, TimeoutError
 
-from authsvc import redis_store
-from authsvc.database import cause, is_down
-from authsvc.postgresql import PostgreSQL
-from authsvc.redis_store import RedisUnavailable
-from authsvc.signing_keys import listing
+from authsvc.domain.signing_keys import listing
+from authsvc.store import redis_store
+from authsvc.store.database import cause, is_down
+from authsvc.store.postgresql import PostgreSQL
+from authsvc.store.redis_store import RedisUnavailable
 from tests.authsvc.conftest import Authsvc, on_postgres
 from tests.stores import Store
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from authsvc.cli.config import setting_faults
 from authsvc.settings import Settings
-from authsvc.store_urls import redacted_database, redacted_redis
+from authsvc.store.store_urls import redacted_database, redacted_redis
 
 SECRET = "hunter2"
 

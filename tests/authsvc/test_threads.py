@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from authsvc.threads import Threads
+from authsvc.serving.threads import Threads
 
 
 @pytest.fixture

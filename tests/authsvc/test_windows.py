@@ -12,8 +12,8 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc import windows
-from authsvc.windows import SLICES, MemoryWindows, RedisWindows, Windows
+from authsvc.store import windows
+from authsvc.store.windows import SLICES, MemoryWindows, RedisWindows, Windows
 from tests.authsvc.conftest import Clock
 
 WINDOW_S = 60

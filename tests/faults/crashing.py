@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from authsvc import signing_keys
 from authsvc.cli import main
 from authsvc.cli.config import load_settings
+from authsvc.domain import signing_keys
 from authsvc.installation import open_database
 
 LIVES = 30

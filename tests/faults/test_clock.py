@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from authsvc import api_keys
+from authsvc.domain import api_keys
 from schemas import defaults
 from schemas.tokens import TokenClaims
 from tests.authsvc.conftest import APP, Served, serving

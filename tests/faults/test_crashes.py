@@ -11,10 +11,10 @@ from tempfile import TemporaryFile
 import httpx
 import psutil
 
-from authsvc import api_keys, signing_keys
+from authsvc.domain import api_keys, signing_keys
 from authsvc.installation import open_database
-from authsvc.models import KeyState
-from authsvc.sqlite import SQLite
+from authsvc.store.models import KeyState
+from authsvc.store.sqlite import SQLite
 from schemas import defaults
 from tests.authsvc.conftest import APP, serving
 from tests.faults.load import WITHOUT_LIMITS, minting

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from authsvc.models import DailyMints
+from authsvc.store.models import DailyMints
 from tests.authsvc.conftest import Served, serving
 from tests.faults.load import CLIENTS, WITHOUT_LIMITS, minting
 from tests.faults.test_stores_away import (

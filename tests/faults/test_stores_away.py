@@ -10,9 +10,9 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from authsvc import api_keys, signing_keys
+from authsvc.domain import api_keys, signing_keys
 from authsvc.installation import open_database
-from authsvc.models import AuditEventRow, DailyMints, KeyState
+from authsvc.store.models import AuditEventRow, DailyMints, KeyState
 from schemas.errors import Problem
 from schemas.events import EventKind
 from tests.authsvc.conftest import APP, Served, serving

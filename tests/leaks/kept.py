@@ -4,8 +4,8 @@ from flask import Flask
 from sqlalchemy import select
 
 from authsvc.context import Context
-from authsvc.database import FAILURES, Database
-from authsvc.models import Base, SigningKeyRow
+from authsvc.store.database import FAILURES, Database
+from authsvc.store.models import Base, SigningKeyRow
 from tests.leaks.plugin import HUNT
 
 _MEANT = {SigningKeyRow.__table__.c.private_pem}

@@ -33,7 +33,7 @@ def of_pem(pem: bytes) -> str:
 MAKERS: dict[str, dict[str, Callable[[Any], str]]] = {
     "tokens.mint": {"mint": of_token},
     "tokens.keys": {"SigningKey.to_pem": of_pem},
-    "authsvc.api_keys": {"create": of_credential, "rotate": of_credential},
+    "authsvc.domain.api_keys": {"create": of_credential, "rotate": of_credential},
 }
 """By module: what makes a secret, and where in its result the secret is."""
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from authsvc import api_keys
+from authsvc.domain import api_keys
+from authsvc.domain.issuing import Issued
 from authsvc.installation import open_database
-from authsvc.issuing import Issued
 from authsvc.settings import Settings
 from tests.leaks.hunt import Hunt
 from tests.security.forging import Forger

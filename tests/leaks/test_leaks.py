@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc import api_keys, audit
+from authsvc.domain import api_keys
 from authsvc.installation import open_database
+from authsvc.ledger import audit
 from authsvc.settings import Settings
 from schemas.events import EventKind
 from tests.leaks import sitecustomize
@@ -29,7 +30,7 @@ token = mint(SigningKey.generate(), claims)
 """
 AUTHSVC_KEY = """
 import json, pathlib, tempfile, time
-from authsvc import api_keys
+from authsvc.domain import api_keys
 from authsvc.installation import open_database
 from authsvc.settings import Settings
 folder = tempfile.TemporaryDirectory()

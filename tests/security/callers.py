@@ -4,7 +4,8 @@ from typing import Any
 
 from werkzeug.test import TestResponse
 
-from authsvc import api_keys, openapi
+from authsvc import openapi
+from authsvc.domain import api_keys
 from schemas.keys import Role
 from schemas.openapi import Operation
 from tests.authsvc.conftest import APP, Authsvc

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from authsvc import signing_keys
 from authsvc.app import create_app
+from authsvc.domain import signing_keys
 from authsvc.settings import Settings
 from tests.authsvc.conftest import (
     Authsvc,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from werkzeug.test import TestResponse
 
-from authsvc import signing_keys
+from authsvc.domain import signing_keys
 from schemas.keys import Role
 from schemas.tokens import TokenClaims
 from tests.authsvc.conftest import Authsvc, on_sqlite

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import select
 
-from authsvc import api_keys
-from authsvc.models import Base
+from authsvc.domain import api_keys
+from authsvc.store.models import Base
 from schemas.keys import Role
 from tests.authsvc.conftest import APP, Authsvc, on_sqlite
 from tests.security.callers import key

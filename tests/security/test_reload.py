@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import gevent
 import pytest
 
-from authsvc import signing_keys
+from authsvc.domain import signing_keys
 from runner.doors.jwks import JwksCache, TokenVerifier
 from runner.doors.token_service import PublishedKeys
 from schemas.tokens import TokenClaims

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from authsvc import api_keys
+from authsvc.domain import api_keys
 from schemas.keys import Role
 from tests.authsvc.conftest import APP, Authsvc
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from authsvc import audit
-from authsvc.audit_buffer import CLOSE_TIMEOUT_S, AuditBuffer
-from authsvc.refusals import EACH_PER_MINUTE
-from authsvc.sqlite import SQLite
+from authsvc.ledger import audit
+from authsvc.ledger.audit_buffer import CLOSE_TIMEOUT_S, AuditBuffer
+from authsvc.ledger.refusals import EACH_PER_MINUTE
+from authsvc.store.sqlite import SQLite
 from schemas.events import AuditEvent, AuditQuery, EventKind
 from tests.authsvc.conftest import Authsvc
 
@@ -105,7 +105,7 @@ def test_events_wait_for_a_database_that_is_away(database: SQLite, caplog: pytes
     assert buffer.flush()
     assert names(database) == ["a", "b", "c", "d"]
     buffer.close()
-    lines = [record.getMessage() for record in caplog.records if record.name == "authsvc.audit_buffer"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "authsvc.ledger.audit_buffer"]
     assert len(lines) == 2, "an outage is said once, and its end once"
     assert lines[1] == "audit events are written again; 0 were lost"
 
@@ -180,7 +180,7 @@ def test_a_flood_of_refusals_is_counted(database: SQLite) -> None:
 def test_the_count_of_a_flood_is_written_when_its_minute_is_over(
     database: SQLite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("authsvc.refusals._MINUTE_S", 0.05)
+    monkeypatch.setattr("authsvc.ledger.refusals._MINUTE_S", 0.05)
     buffer = AuditBuffer(database)
     for _ in range(EACH_PER_MINUTE + 5):
         buffer.add(EventKind.REFUSED, now=NOW, detail={"reason": "unauthorized"})

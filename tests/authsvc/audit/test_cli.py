@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from authsvc import audit
-from authsvc.audit import Event
 from authsvc.installation import open_database
+from authsvc.ledger import audit
+from authsvc.ledger.audit import Event
 from schemas.events import EventKind
 from tests.processes import run_module
 from tests.stores import Store

@@ -6,14 +6,15 @@ import pytest
 from sqlalchemy import delete, text, update
 from sqlalchemy.exc import DatabaseError
 
-from authsvc import api_keys, audit
-from authsvc.audit import Event
-from authsvc.models import ApiKey, AuditEventRow
-from authsvc.refusals import EACH_PER_MINUTE
+from authsvc.domain import api_keys
+from authsvc.ledger import audit
+from authsvc.ledger.audit import Event
+from authsvc.ledger.refusals import EACH_PER_MINUTE
+from authsvc.store.models import ApiKey, AuditEventRow
 from schemas.events import AuditQuery, EventKind
 from schemas.keys import Role
-from tests.authsvc.audit.conftest import Auditor
 from tests.authsvc.conftest import Authsvc, assert_problem
+from tests.authsvc.ledger.audit.conftest import Auditor
 
 
 def add(authsvc: Authsvc, *events: Event) -> None:

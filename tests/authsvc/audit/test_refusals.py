@@ -5,9 +5,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc import refusals
-from authsvc.audit import Event
-from authsvc.refusals import OTHER, TALLIES_MAX, Refusals
+from authsvc.ledger import refusals
+from authsvc.ledger.audit import Event
+from authsvc.ledger.refusals import OTHER, TALLIES_MAX, Refusals
 from schemas.events import EventKind
 
 

@@ -2,8 +2,8 @@
 
 import httpx
 
-from authsvc import audit, usage
 from authsvc.installation import open_database
+from authsvc.ledger import audit, usage
 from schemas.events import AuditQuery, EventKind, UsageQuery
 from tests.authsvc.conftest import Served
 

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
-from authsvc import audit, usage
-from authsvc.audit import Event
-from authsvc.models import AuditEventRow, DailyUsage
-from authsvc.sqlite import SQLite
+from authsvc.ledger import audit, usage
+from authsvc.ledger.audit import Event
+from authsvc.store.models import AuditEventRow, DailyUsage
+from authsvc.store.sqlite import SQLite
 from schemas import limits
 from schemas.events import EventKind, UsageQuery
-from tests.authsvc.audit.conftest import Auditor
 from tests.authsvc.conftest import Authsvc, assert_problem
+from tests.authsvc.ledger.audit.conftest import Auditor
 
 DAY_S = 24 * 3600
 DAY = 1_800_000_000 // DAY_S * DAY_S

@@ -12,9 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from authsvc import audit, revocations
-from authsvc.database import Database
-from authsvc.models import ApiKey, KeyState, SigningKeyRow
+from authsvc.domain import revocations
+from authsvc.ledger import audit
+from authsvc.store.database import Database
+from authsvc.store.models import ApiKey, KeyState, SigningKeyRow
 from schemas.events import EventKind
 from schemas.keys import Key, KeyChanges, KeyList, KeyWithSecret, Role, ScopeEntry
 from schemas.tokens import PinnedLimits

@@ -11,8 +11,8 @@ from typing import Final
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from authsvc.inserting import insert
-from authsvc.models import DailyMints
+from authsvc.store.inserting import insert
+from authsvc.store.models import DailyMints
 
 DAY_S: Final = 24 * 3600
 _KEPT_DAYS: Final = 2  # more than today, for the processes' clocks differ

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Final
 
-from authsvc.audit import Event
+from authsvc.ledger.audit import Event
 from schemas.events import EventKind
 
 EACH_PER_MINUTE: Final = 60

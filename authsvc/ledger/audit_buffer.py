@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from authsvc import audit
-from authsvc.audit import Event
-from authsvc.database import Database, is_down
-from authsvc.refusals import Refusals
+from authsvc.ledger import audit
+from authsvc.ledger.audit import Event
+from authsvc.ledger.refusals import Refusals
+from authsvc.store.database import Database, is_down
 from schemas.events import EventKind
 
 logger = logging.getLogger(__name__)
@@ -85,10 +85,11 @@ class AuditBuffer:
         address: str | None = None,
         detail: Mapping[str, Any] | None = None,
     ) -> None:
-        """Takes an event; see `authsvc.audit.record` for its parts. Never waits and never raises.
+        """Takes an event; see `authsvc.ledger.audit.record` for its parts. Never waits and never raises.
 
         A refusal says why in `detail["reason"]`, a machine's word; its `key_id` is a key that was authenticated,
-        not one that somebody claimed. Refusals beyond a number a minute are counted instead (`authsvc.refusals`).
+        not one that somebody claimed. Refusals beyond a number a minute are counted instead; see
+        `authsvc.ledger.refusals`.
         """
         event = Event(
             kind=kind,

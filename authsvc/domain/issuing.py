@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from authsvc import audit
+from authsvc.ledger import audit
 from authsvc.settings import Settings
 from schemas.tokens import PinnedLimits, TokenClaims, TokenRequest
 from tokens import scope
@@ -54,7 +54,7 @@ def issue(
 
 
 def recorded(claims: TokenClaims) -> dict[str, Any]:
-    """What the audit log keeps of a minted token, as arguments of `authsvc.audit.record`."""
+    """What the audit log keeps of a minted token, as arguments of `authsvc.ledger.audit.record`."""
     return {
         "key_id": claims.client_id,
         "subject": claims.sub,

@@ -6,13 +6,13 @@ import psycopg
 from psycopg.abc import RV, PQGen
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
-from authsvc.database import Database, migrate, needs_migration
+from authsvc.store.database import Database, migrate, needs_migration
 
 CONNECT_TIMEOUT_S: Final = 3
 POOL_TIMEOUT_S: Final = 3
 ANSWER_TIMEOUT_S: Final = 6
 """How long to wait for the server's word. With a wait for the pool before and for a new connection after it takes
-12 s at most: less than a request may (`authsvc.server`), so that the caller hears of it."""
+12 s at most: less than a request may (`authsvc.serving.server`), so that the caller hears of it."""
 
 MIGRATION_TIMEOUT_S: Final = 600
 _ABANDONED_TRANSACTION_S: Final = 30

@@ -13,10 +13,10 @@ from urllib.parse import quote
 from sqlalchemy import URL, Connection, Dialect, Engine, Select, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from authsvc.database import Database, migrate, needs_migration
+from authsvc.store.database import Database, migrate, needs_migration
 
 BUSY_TIMEOUT_S: Final = 10
-"""Shorter than a request may take (`authsvc.server`), so that a caller hears of it."""
+"""Shorter than a request may take (`authsvc.serving.server`), so that a caller hears of it."""
 
 
 class SQLite(Database):

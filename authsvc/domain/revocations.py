@@ -14,7 +14,7 @@ from typing import Final
 from sqlalchemy import Row, delete, func, select
 from sqlalchemy.orm import Session
 
-from authsvc.models import Revocation
+from authsvc.store.models import Revocation
 from schemas import limits
 from schemas.revocation import RevocationList, RevokedEntry, RevokedKind
 from schemas.tokens import TokenClaims
@@ -22,7 +22,7 @@ from tokens.revocation import fingerprint, fingerprints
 from tokens.verify import LEEWAY_MAX_S
 
 _MARGIN_S: Final = 2 * LEEWAY_MAX_S
-"""Between the clocks of this service and a verifier, as for retired keys (`authsvc.signing_keys`)."""
+"""Between the clocks of this service and a verifier, as for retired keys (`authsvc.domain.signing_keys`)."""
 
 LONGEST_S: Final = limits.TOKEN_DURATION_MAX_S + limits.SESSION_MAX_S + _MARGIN_S
 """From the minting of a token to the end of its last socket, at most. Settings may have been more generous when it

@@ -8,9 +8,9 @@ from typing import Final
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from authsvc import audit
-from authsvc.inserting import insert
-from authsvc.models import RedeemedToken
+from authsvc.ledger import audit
+from authsvc.store.inserting import insert
+from authsvc.store.models import RedeemedToken
 from schemas.events import EventKind
 from schemas.tokens import TokenClaims
 from tokens.verify import LEEWAY_MAX_S

@@ -33,7 +33,7 @@ from authsvc.app import create_app
 from authsvc.context import context
 from authsvc.installation import connect_database, open_database
 from authsvc.metrics import Metrics
-from authsvc.server import GRACEFUL_TIMEOUT_S, IDLE_LINGER_S, MAX_CONNECTIONS, Server
+from authsvc.serving.server import GRACEFUL_TIMEOUT_S, IDLE_LINGER_S, MAX_CONNECTIONS, Server
 from authsvc.settings import Settings
 from authsvc.shared_counts import SharedRows
 from httpbase import logs, open_files
@@ -175,7 +175,7 @@ class _Master(Arbiter):
 
 
 class _Worker(GeventPyWSGIWorker):
-    """One process with our server in it. Nothing is monkey-patched: see `authsvc.server`."""
+    """One process with our server in it. Nothing is monkey-patched: see `authsvc.serving.server`."""
 
     app: _Application
 

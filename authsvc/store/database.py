@@ -15,7 +15,7 @@ from sqlalchemy import exc as errors
 from sqlalchemy.orm import Session
 
 from authsvc import migrations
-from authsvc.outage import Outage
+from authsvc.store.outage import Outage
 
 DEFECTS: Final = (errors.IntegrityError, errors.DataError, errors.ProgrammingError, errors.NotSupportedError)
 """What a database says of a statement that was wrong: ours to mend, and no outage."""
@@ -135,10 +135,10 @@ def database_at(url: URL, *, connections: int) -> Database:
         connections: The most that this process may have open at once, where the server counts them.
     """
     if url.get_backend_name() == "sqlite":
-        from authsvc.sqlite import SQLite
+        from authsvc.store.sqlite import SQLite
 
         return SQLite(Path(str(url.database)))
-    from authsvc.postgresql import PostgreSQL  # here, because who uses SQLite needs no driver of it
+    from authsvc.store.postgresql import PostgreSQL  # here, because who uses SQLite needs no driver of it
 
     return PostgreSQL(url, connections=connections)
 

@@ -4,10 +4,11 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from authsvc import audit, quotas, revocations, signing_keys
-from authsvc.models import RedeemedToken
-from authsvc.revocations import Revoked, Target
+from authsvc.domain import quotas, revocations, signing_keys
+from authsvc.domain.revocations import Revoked, Target
+from authsvc.ledger import audit
 from authsvc.settings import Settings
+from authsvc.store.models import RedeemedToken
 from schemas.events import EventKind
 from schemas.revocation import Introspection, RevocationAnswer, RevocationRequest, RevokedKind
 from schemas.tokens import TokenClaims
@@ -42,7 +43,7 @@ def revoke(
 
     Raises:
         NotYours: the token or the key is another's than `only`.
-        authsvc.quotas.QuotaExhausted: `only` has revoked `OWN_A_DAY` tokens and subjects today.
+        authsvc.domain.quotas.QuotaExhausted: `only` has revoked `OWN_A_DAY` tokens and subjects today.
         StillToCome: `issued_before` lies in the future.
     """
     claims = None if request.token is None else read_token(session, settings, request.token)

@@ -2,7 +2,7 @@
 
 The private keys live in the database and not in files beside it: a rotation is then one transaction that every
 process sees at once, and there is no moment in which a file and a row disagree. The database file is readable
-by its owner alone (see `authsvc.database`).
+by its owner alone (see `authsvc.store.database`).
 
 The next key is published before it signs anything, so a verifier that keeps the key set for a while already
 has it when it becomes current. A retired key stays published until the last token that it signed has expired. One
@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from authsvc import audit, revocations
-from authsvc.database import Database
-from authsvc.models import KeyState, SigningKeyRow
+from authsvc.domain import revocations
+from authsvc.ledger import audit
+from authsvc.store.database import Database
+from authsvc.store.models import KeyState, SigningKeyRow
 from schemas import limits
 from schemas.events import EventKind
 from schemas.keys import SigningKeyInfo, SigningKeyList
@@ -37,7 +38,7 @@ SETTLED_AFTER_S: Final = 2
 keys have changed, so they all have it by then."""
 
 _ROTATION_TRIES: Final = 5
-"""Fewer than would outlast a request (`authsvc.server`)."""
+"""Fewer than would outlast a request (`authsvc.serving.server`)."""
 
 _KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 

@@ -3,7 +3,7 @@
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from authsvc.models import Base
+from authsvc.store.models import Base
 
 
 def insert(session: Session, table: type[Base]) -> sqlite.Insert | postgresql.Insert:

@@ -1,7 +1,8 @@
 """The audit log: events are added and read, never changed, and add up to what each key used.
 
 An event never holds a token or a secret. What an administrator changes is recorded in the transaction that changes
-it (`record`); what happens by the hundred a second goes through `authsvc.audit_buffer`, which writes many at once.
+it (`record`); what happens by the hundred a second goes through `authsvc.ledger.audit_buffer`, which writes many at
+once.
 """
 
 import uuid
@@ -12,9 +13,9 @@ from typing import Any, Final
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from authsvc import usage
-from authsvc.inserting import insert
-from authsvc.models import AuditEventRow
+from authsvc.ledger import usage
+from authsvc.store.inserting import insert
+from authsvc.store.models import AuditEventRow
 from schemas.events import AuditEvent, AuditPage, AuditQuery, EventKind
 
 COMMAND_LINE: Final = "cli"

@@ -21,9 +21,9 @@ from limits.storage import MovingWindowSupport, Storage
 from pydantic import SecretStr
 from redis import Redis, RedisError
 
-from authsvc import redis_store
-from authsvc.database import cause
-from authsvc.outage import Outage
+from authsvc.store import redis_store
+from authsvc.store.database import cause
+from authsvc.store.outage import Outage
 
 SLICES: Final = 60
 KEYS_MAX: Final = 50_000

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import case, select, tuple_
 from sqlalchemy.orm import Session
 
-from authsvc.inserting import insert
-from authsvc.models import DailyUsage
+from authsvc.store.inserting import insert
+from authsvc.store.models import DailyUsage
 from schemas import limits
 from schemas.events import EventKind, Usage, UsageQuery, UsageRow
 
 if TYPE_CHECKING:
-    from authsvc.audit import Event
+    from authsvc.ledger.audit import Event
 
 _SUMS: Final = ("tokens", "refused", "connections", "seconds", "images", "pixels")
 

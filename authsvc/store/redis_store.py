@@ -11,7 +11,7 @@ from redis import ConnectionError, Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from authsvc.database import cause
+from authsvc.store.database import cause
 
 TIMEOUT_S: Final = 2
 

@@ -20,7 +20,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import Input, OldMessage, WSGIHandler, WSGIServer
 from greenlet import greenlet
 
-from authsvc.threads import Threads
+from authsvc.serving.threads import Threads
 from httpbase.framing import check_framing, read_headers
 from schemas import limits
 

@@ -1,0 +1,1 @@
+"""Keys and tokens: who may have which, until when. No HTTP; the session and the clock are parameters."""

@@ -1,0 +1,1 @@
+"""Processes, connections and threads: gunicorn's master, and the HTTP server in its workers."""

@@ -1,0 +1,1 @@
+"""Where everything is kept: SQLite or PostgreSQL, and Redis for counts that may be forgotten."""
