@@ -52,7 +52,7 @@ def new_claims(
         apps=list(apps),
         client_id=client_id,
         one_time=True if one_time else None,
-        **(limits or PinnedLimits()).model_dump(include=set(PinnedLimits.model_fields)),
+        **{name: getattr(limits, name, None) for name in PinnedLimits.model_fields},
     )
 
 

@@ -28,6 +28,7 @@ class Issued:
 
     token: str = field(repr=False)
     claims: TokenClaims
+    limits: PinnedLimits
 
 
 def issue(
@@ -39,6 +40,7 @@ def issue(
         tokens.errors.OutOfScope: an entry of the requested apps has nothing in common with the grant.
         tokens.errors.TokenTooLarge: the narrowed entries do not fit into a token.
     """
+    limits = tightest([vars(request), grant.limits, {"max_session_s": settings.max_session_s}])
     claims = new_claims(
         issuer=settings.issuer,
         audience=settings.audience,
@@ -46,11 +48,11 @@ def issue(
         apps=scope.narrow(request.apps, grant.apps),
         now=now,
         duration_s=duration_s,
-        limits=tightest([vars(request), grant.limits, {"max_session_s": settings.max_session_s}]),
+        limits=limits,
         client_id=grant.key_id,
         one_time=request.one_time,
     )
-    return Issued(mint(signer, claims), claims)
+    return Issued(mint(signer, claims), claims, limits)
 
 
 def recorded(claims: TokenClaims) -> dict[str, Any]:

@@ -8,6 +8,7 @@ A request neither waits for the database nor fails with it. What that costs: `ki
 import logging
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -84,6 +85,7 @@ class AuditBuffer:
         app: str | None = None,
         address: str | None = None,
         detail: Mapping[str, Any] | None = None,
+        event_id: str | None = None,
     ) -> None:
         """Takes an event; see `authsvc.ledger.audit.record` for its parts. Never waits and never raises.
 
@@ -101,6 +103,7 @@ class AuditBuffer:
             app=app,
             address=address,
             detail=detail or {},
+            event_id=event_id or str(uuid.uuid4()),
         )
         with self._changed:
             if kind is not EventKind.REFUSED or self._refusals.admits(event, time.monotonic()):

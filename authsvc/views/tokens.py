@@ -18,7 +18,7 @@ from authsvc.views.bodies import read_json
 from httpbase.errors import InvalidBody
 from schemas.events import EventKind
 from schemas.openapi import Answer, Operation
-from schemas.tokens import PinnedLimits, TokenRequest, TokenResponse
+from schemas.tokens import TokenRequest, TokenResponse
 from tokens.errors import OutOfScope, TokenTooLarge
 from tokens.keys import SigningKey
 
@@ -41,7 +41,7 @@ def mint_realtime() -> Response:
         jti=claims.jti,
         subject=claims.sub,
         one_time=claims.one_time is not None,
-        limits=PinnedLimits.model_construct(**claims.model_dump(include=set(PinnedLimits.model_fields))),
+        limits=issued.limits,
     )
     return _created(body.model_dump_json())
 
@@ -118,8 +118,15 @@ def _quota_exhausted(quota: int, now: float) -> limiting.LimitReached:
 
 
 def _record(issued: Issued, now: float) -> None:
-    actor, address = issued.claims.client_id, request.remote_addr
-    context().audit.add(EventKind.MINTED, now=now, actor=actor, address=address, **recorded(issued.claims))
+    claims = issued.claims
+    context().audit.add(
+        EventKind.MINTED,
+        now=now,
+        actor=claims.client_id,
+        address=request.remote_addr,
+        event_id=claims.jti,  # a UUID as good as another, and there already
+        **recorded(claims),
+    )
 
 
 def _duration_s(body: TokenRequest, settings: Settings) -> int:

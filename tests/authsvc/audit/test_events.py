@@ -9,8 +9,8 @@ from authsvc.views.audit import EARLY_S, LATE_S
 from schemas import limits
 from schemas.events import SessionEvent
 from schemas.keys import Role
+from tests.authsvc.audit.conftest import Auditor
 from tests.authsvc.conftest import assert_problem
-from tests.authsvc.ledger.audit.conftest import Auditor
 
 NOW = 1_800_000_000
 

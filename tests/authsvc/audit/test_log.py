@@ -13,8 +13,8 @@ from authsvc.ledger.refusals import EACH_PER_MINUTE
 from authsvc.store.models import ApiKey, AuditEventRow
 from schemas.events import AuditQuery, EventKind
 from schemas.keys import Role
+from tests.authsvc.audit.conftest import Auditor
 from tests.authsvc.conftest import Authsvc, assert_problem
-from tests.authsvc.ledger.audit.conftest import Auditor
 
 
 def add(authsvc: Authsvc, *events: Event) -> None:

@@ -18,8 +18,8 @@ from authsvc.store.models import AuditEventRow, DailyUsage
 from authsvc.store.sqlite import SQLite
 from schemas import limits
 from schemas.events import EventKind, UsageQuery
+from tests.authsvc.audit.conftest import Auditor
 from tests.authsvc.conftest import Authsvc, assert_problem
-from tests.authsvc.ledger.audit.conftest import Auditor
 
 DAY_S = 24 * 3600
 DAY = 1_800_000_000 // DAY_S * DAY_S
