@@ -10,6 +10,7 @@ from authsvc.domain import api_keys
 from authsvc.domain.issuing import Issued
 from authsvc.installation import open_database
 from authsvc.settings import Settings
+from schemas.tokens import PinnedLimits
 from tests.leaks.hunt import Hunt
 from tests.security.forging import Forger
 from tests.tokens.conftest import AUDIENCE, ISSUER, NOW
@@ -57,5 +58,5 @@ def test_what_a_debugger_or_an_assertion_shows_of_an_object_is_no_secret(hunt: H
         key, credential = api_keys.create(session, name="x", apps=["*"], now=NOW)
     hunt.learn([token.rpartition(".")[2], credential.secret])
     assert hunt.find(str(credential))
-    for shown in (Issued(token, claims), credential, key, api_keys.described(key), claims):
+    for shown in (Issued(token, claims, PinnedLimits()), credential, key, api_keys.described(key), claims):
         hunt.search("a repr", repr(shown))
