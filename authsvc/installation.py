@@ -30,6 +30,7 @@ def open_database(settings: Settings, clock: Callable[[], float] = time.time) ->
         database.prepare()
         with database.writing() as session:
             signing_keys.ensure(session, now=clock())
+    # Whatever it was, Ctrl-C too: it goes on to the caller, who has no database to close.
     except BaseException:
         database.close()
         raise
