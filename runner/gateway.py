@@ -15,14 +15,15 @@ from gevent.ssl import PROTOCOL_TLS_SERVER, SSLContext
 from httpbase import errors, health, logs, open_files, reference
 from runner import openapi
 from runner.apps.fast_lcm_diffusion import FastLcmDiffusion
-from runner.apps.framework import Registry
 from runner.doors import metrics
 from runner.doors.access import Asks, Gate
+from runner.doors.inline import InlineApp
 from runner.doors.jwks import JwksCache, TokenVerifier
 from runner.doors.key_exchange import KeyExchange
 from runner.doors.realtime import RealtimeDoor
 from runner.doors.reports import Reporter
 from runner.doors.revocations import RevocationPoller, Revocations
+from runner.doors.routes import Registry
 from runner.doors.tally import Tally
 from runner.doors.token_service import TokenService
 from runner.doors.websocket import WebSocketOptions, WebSocketServer
@@ -78,7 +79,7 @@ class Gateway:
             redeem=self._token_service.redeem,
             obstacle=self._no_room,
         )
-        self._gate = Gate(Registry({settings.app: FastLcmDiffusion(self.engine)}), asks, self._tally)
+        self._gate = Gate(Registry({settings.app: InlineApp(FastLcmDiffusion(self.engine))}), asks, self._tally)
         self._servers: list[WebSocketServer] = []
 
     def start(self) -> list[str]:

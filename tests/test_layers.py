@@ -23,6 +23,7 @@ RUNNER_ROOMS = {
     "runner.engine": {"runner.engine"},
     "runner.apps": {"runner.apps", "runner.protocol", "runner.engine.request"},
     "runner.doors": {"runner.doors", "runner.apps", "runner.protocol", "runner.engine.request"},
+    "runner.hosting": {"runner.hosting", "runner.apps", "runner.protocol", "runner.engine.request"},
     "runner.export": {"runner.export", "runner.engine"},
 }
 AUTHSVC_ROOMS = {

@@ -1,12 +1,11 @@
 """`fal-ai/fast-lcm-diffusion`: text-to-image, image-to-image and inpainting, on one socket or on paths of their own."""
 
 import secrets
-from collections.abc import Mapping
 from typing import Any, Final
 
 from runner.apps import pictures, sizes
 from runner.apps.engine import Engine
-from runner.apps.framework import RealtimeEndpoint
+from runner.apps.framework import App, realtime
 from runner.engine.request import (
     EngineUnavailable,
     GenerationRequest,
@@ -22,7 +21,7 @@ SEED_DRAWN_MAX: Final = 2**32
 """Seeds we draw stay below this: JavaScript's numbers hold them exactly, so a client can send one back."""
 
 
-class FastLcmDiffusion:
+class FastLcmDiffusion(App):
     """The app, on an engine that serves an LCM.
 
     Args:
@@ -33,17 +32,8 @@ class FastLcmDiffusion:
     def __init__(self, engine: Engine, ready_timeout_s: float = 90.0) -> None:
         self._engine = engine
         self._ready_timeout_s = ready_timeout_s
-        self._endpoints = {
-            "/realtime": RealtimeEndpoint(RealtimeInput, self.generate),
-            "/image-to-image/realtime": RealtimeEndpoint(RealtimeInput, self.image_to_image),
-            "/inpainting/realtime": RealtimeEndpoint(RealtimeInput, self.inpainting),
-        }
 
-    @property
-    def realtime_endpoints(self) -> Mapping[str, RealtimeEndpoint]:
-        """`/realtime` takes every form, `/image-to-image/…` wants a picture and `/inpainting/…` a mask as well."""
-        return self._endpoints
-
+    @realtime("/realtime")
     def generate(self, received: RealtimeInput) -> RealtimeOutput:
         """One result: inpainting where a mask came along, image-to-image where a picture did, else text-to-image.
 
@@ -54,11 +44,13 @@ class FastLcmDiffusion:
         request = complete(received, self._card())
         return _output(received, request, self._engine.generate(request))
 
+    @realtime("/image-to-image/realtime")
     def image_to_image(self, received: RealtimeInput) -> RealtimeOutput:
         """As `generate`, for an input that must bring a picture."""
         _want("image", received.image_bytes, received.image_url)
         return self.generate(received)
 
+    @realtime("/inpainting/realtime")
     def inpainting(self, received: RealtimeInput) -> RealtimeOutput:
         """As `generate`, for an input that must bring a picture and a mask."""
         _want("mask", received.mask_bytes, received.mask_url)

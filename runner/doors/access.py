@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-from runner.apps.framework import Registry, Route
+from runner.apps.serving import AppUnavailable, SocketEndpoint
 from runner.doors import credentials
 from runner.doors.credentials import ApiKey, BearerToken, Credentials, MalformedCredentials, QueryToken
+from runner.doors.routes import Registry, Route
 from runner.doors.tally import Tally
 from runner.doors.websocket import Refusal
 from runner.protocol.failures import Failure
@@ -76,7 +77,7 @@ class Exchange(Protocol):
 class Admitted:
     """The socket may be opened, and leads to `route`."""
 
-    route: Route
+    route: Route[SocketEndpoint]
     claims: TokenClaims
     by_key: bool = False
     """Whether an API key opened it, exchanged for the token here."""
@@ -161,6 +162,8 @@ def decide(path: str, query: str, authorization: str | None, registry: Registry,
         return _refuse(_Refused(HTTPStatus.UNAUTHORIZED, str(error)), found)
     except _Refused as refused:
         return _refuse(refused, found)
+    except AppUnavailable as error:
+        return _refuse(_Refused(HTTPStatus.SERVICE_UNAVAILABLE, error.reason), found)
 
 
 def _admit(path: str, found: Credentials | None, registry: Registry, asks: Asks) -> Admitted:
@@ -169,7 +172,7 @@ def _admit(path: str, found: Credentials | None, registry: Registry, asks: Asks)
             HTTPStatus.UNAUTHORIZED,
             "Send a token as ?fal_jwt_token=… or a key as Authorization: Key <key_id>:<key_secret>.",
         )
-    route = registry.realtime(path)
+    route = registry.socket(path)
     # A key is exchanged for its endpoint, so a path that leads nowhere is found out first; a token is judged first.
     if isinstance(found, ApiKey):
         token, claims = _claims_of_key(found.key, _existing(route), asks)
@@ -186,13 +189,13 @@ def _admit(path: str, found: Credentials | None, registry: Registry, asks: Asks)
     return Admitted(route, claims, by_key)
 
 
-def _existing(route: Route | None) -> Route:
+def _existing(route: Route[SocketEndpoint] | None) -> Route[SocketEndpoint]:
     if route is None:
         raise _Refused(HTTPStatus.NOT_FOUND, "there is no realtime endpoint at this path")
     return route
 
 
-def _claims_of_key(key: str, route: Route, asks: Asks) -> tuple[str, TokenClaims]:
+def _claims_of_key(key: str, route: Route[SocketEndpoint], asks: Asks) -> tuple[str, TokenClaims]:
     token = _exchanged(key, route, asks.exchange)
     try:
         return token, _verified(token, asks.verify)
@@ -204,7 +207,7 @@ def _claims_of_key(key: str, route: Route, asks: Asks) -> tuple[str, TokenClaims
     return token, _verified(token, asks.verify)
 
 
-def _exchanged(key: str, route: Route, exchange: Exchange, *, fresh: bool = False) -> str:
+def _exchanged(key: str, route: Route[SocketEndpoint], exchange: Exchange, *, fresh: bool = False) -> str:
     try:
         return exchange(key, route.path, fresh=True) if fresh else exchange(key, route.path)
     except KeyRefused as refused:

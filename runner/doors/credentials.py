@@ -1,9 +1,10 @@
 """The credentials of a handshake, as they were sent: found and told apart, not yet believed."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
-from urllib.parse import parse_qs
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote_plus
 
 TOKEN_PARAMETER: Final = "fal_jwt_token"  # noqa: S105 - the parameter's name, fixed by the official clients
 
@@ -62,6 +63,24 @@ def parameter(query: str, name: str) -> str | None:
     if len(values) > 1:
         raise ValueError("must be there once")
     return values[0] if values else None
+
+
+def without(query: str) -> str:
+    """A raw query string without its credentials, for whoever answers the request."""
+    return "&".join(part for part in query.split("&") if unquote_plus(part.partition("=")[0]) != TOKEN_PARAMETER)
+
+
+_KEPT_BACK: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
+
+
+def headers_of(environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The headers of a WSGI request, names in lower case, without credentials."""
+    named = ((name[5:].replace("_", "-").lower(), str(value)) for name, value in environ.items() if name[:5] == "HTTP_")
+    content = ((name, environ[key]) for name, key in _CONTENT if environ.get(key))
+    return (*(pair for pair in named if pair[0] not in _KEPT_BACK), *content)
+
+
+_CONTENT: Final = (("content-type", "CONTENT_TYPE"), ("content-length", "CONTENT_LENGTH"))
 
 
 def _parameters(query: str) -> dict[str, list[str]]:

@@ -7,15 +7,14 @@ sends, so answers keep the order of their inputs, and a peer that reads slowly s
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol, assert_never
+from typing import Any, Final, assert_never
 
 import gevent
 from gevent.event import Event
 from pydantic import BaseModel
 from websockets.exceptions import ConnectionClosed
 
-from runner.apps.framework import RealtimeEndpoint
+from runner.apps.serving import Socket, Usage
 from runner.engine.request import (
     FLOW,
     LIMITS,
@@ -34,37 +33,9 @@ from schemas.images import RealtimeOutput
 log = logging.getLogger(__name__)
 
 
-class Socket(Protocol):
-    """What the door needs of a WebSocket."""
-
-    @property
-    def close_code(self) -> int | None:
-        """The code that the peer closed with, 1006 if it vanished; None until then."""
-
-    def receive(self) -> bytes | str | None:
-        """The next message; None once the socket is closed."""
-
-    def send(self, message: bytes | str) -> None:
-        """Sends a message. Raises ConnectionClosed."""
-
-    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Closes; again does no harm."""
-
-    def abort(self) -> None:
-        """Cuts the connection without a word."""
-
-
 def close_reason(reason: str) -> str:
     """As much of a reason as a close frame carries (RFC 6455 §5.5)."""
     return reason.encode()[: limits.CLOSE_REASON_MAX_BYTES].decode(errors="ignore")
-
-
-@dataclass(slots=True)
-class Usage:
-    """What was drawn for a socket and sent."""
-
-    images: int = 0
-    pixels: int = 0
 
 
 _UNLIMITED: Final = GenerationLimits()
@@ -82,7 +53,8 @@ class Driver:
 
     Args:
         socket: The peer.
-        endpoint: What answers it.
+        answer: From an input to its output; blocks its greenlet, and may raise `InvalidRequest` (a field to mend) and
+            the other errors of `runner.engine.request`. Anything else is an internal error.
         session: What says which answer is whose turn.
         clock: Seconds, never going back.
         limits: What the socket's token allows of one generation.
@@ -91,13 +63,13 @@ class Driver:
     def __init__(
         self,
         socket: Socket,
-        endpoint: RealtimeEndpoint,
+        answer: Callable[[Any], BaseModel],
         session: Session,
         clock: Callable[[], float],
         limits: GenerationLimits = _UNLIMITED,
     ) -> None:
         self._socket = socket
-        self._endpoint = endpoint
+        self._answer_input = answer
         self._session = session
         self._clock = clock
         self._limits = limits
@@ -133,6 +105,12 @@ class Driver:
         # On the hub, where it is certain whether the worker is inside the endpoint.
         gevent.get_hub().loop.run_callback(self._stop_working)
         self._giving_up = gevent.spawn_later(END_GRACE_S, self._give_up)
+
+    def drain(self) -> None:
+        """Takes no new input and closes when what was taken is answered. Does not block."""
+        self._session.drain()
+        self._received.set()
+        self._has_room.set()
 
     def _stop_working(self) -> None:
         if self._is_working and self._worker is not None:
@@ -217,7 +195,7 @@ class Driver:
     def _answer(self, received: BaseModel) -> BaseModel:
         self._is_working = True
         try:
-            return self._endpoint.run(received)
+            return self._answer_input(received)
         finally:
             self._is_working = False
 

@@ -1,5 +1,6 @@
 """The realtime door: from a socket that passed the gate to a session, or to a refusal in band."""
 
+import functools
 import logging
 import re
 import time
@@ -10,17 +11,17 @@ from typing import Any, Final, Protocol
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Close
 
+from runner.apps.serving import Conversation, Socket, SocketTerms, Usage
 from runner.doors import credentials, reports
 from runner.doors.access import DECISION_KEY, IN_BAND_CLOSE, Admitted, RefusedInBand
-from runner.doors.driver import Driver, Socket, Usage, close_reason
+from runner.doors.driver import close_reason
 from runner.doors.reports import Reporter
 from runner.doors.revocations import REVOKED, Revocations
 from runner.doors.tally import Tally
-from runner.engine.request import GenerationLimits
 from runner.protocol import codec, failures
 from runner.protocol.allowance import Allowance, Allowances, NoRoom
 from runner.protocol.failures import Failure
-from runner.protocol.session import Session, SessionRules
+from runner.protocol.session import SessionRules
 from schemas import limits
 from schemas.errors import CloseCode, RealtimeErrorCode
 
@@ -104,27 +105,41 @@ class RealtimeDoor:
         environ: dict[str, Any],
     ) -> None:
         """One session, from the line in the log that says it was opened to the one that says it was closed."""
-        driver = self._driver(socket, admitted, allowance, max_buffering)
+        conversation = self._conversation(socket, admitted, allowance, max_buffering, environ)
         origin, address = environ.get("HTTP_ORIGIN"), environ.get("REMOTE_ADDR")
         who = f"key={admitted.claims.client_id} sub={admitted.claims.sub} jti={admitted.claims.jti}"
         log.info("session opened: %s path=%s from=%s origin=%r", who, admitted.route.path, address, origin)
         self._opened(admitted, address)
         since = self._clock()
         try:
-            with self._revocations.watching(admitted.claims, lambda: driver.end(_REVOKED, CloseCode.UNAUTHORIZED)):
-                driver.run()
+            end = functools.partial(conversation.end, _REVOKED, CloseCode.UNAUTHORIZED)
+            with self._revocations.watching(admitted.claims, end):
+                conversation.run()
         finally:
             code, duration_s = _end_code(socket), self._clock() - since
             log.info("session closed: %s code=%s", who, code)
-            self._closed(admitted, address, code, duration_s, driver.usage)
+            self._closed(admitted, address, code, duration_s, conversation.usage)
 
-    def _driver(self, socket: Socket, admitted: Admitted, allowance: Allowance, max_buffering: int | None) -> Driver:
-        claims, endpoint = admitted.claims, admitted.route.endpoint
-        durations = (self._rules.max_session_s, claims.max_session_s)
+    def _conversation(
+        self,
+        socket: Socket,
+        admitted: Admitted,
+        allowance: Allowance,
+        max_buffering: int | None,
+        environ: dict[str, Any],
+    ) -> Conversation:
+        durations = (self._rules.max_session_s, admitted.claims.max_session_s)
         max_session_s = min((seconds for seconds in durations if seconds is not None), default=None)
         rules = replace(self._rules, max_buffering=max_buffering, max_session_s=max_session_s)
-        session = Session(endpoint.input_model, rules, self._clock(), allowance)
-        return Driver(socket, endpoint, session, self._clock, GenerationLimits(claims.max_pixels, claims.max_steps))
+        terms = SocketTerms(
+            admitted.route.below,
+            rules,
+            allowance,
+            self._clock,
+            credentials.without(environ.get("QUERY_STRING", "")),
+            credentials.headers_of(environ),
+        )
+        return admitted.route.endpoint.open(socket, terms)
 
     def _opened(self, admitted: Admitted, address: str | None) -> None:
         self._tally.opened()

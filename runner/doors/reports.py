@@ -16,8 +16,8 @@ import gevent
 from gevent.event import Event
 from pydantic import ValidationError
 
+from runner.apps.serving import Usage
 from runner.doors.access import AccessUnavailable, Admitted, KeyRefused
-from runner.doors.driver import Usage
 from runner.doors.token_service import ReportRefused
 from schemas import limits
 from schemas.events import EventKind, SessionEvent

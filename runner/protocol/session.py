@@ -20,6 +20,7 @@ from schemas.errors import TIMEOUT_REASON, CloseCode, RealtimeErrorCode
 
 MAX_REQUESTS_REASON: Final = "the token's max_requests is used up: mint a new token and reconnect"
 SESSION_OVER_REASON: Final = "the session reached its longest duration, max_session_s: reconnect to go on"
+DRAINED_REASON: Final = "the server restarts: reconnect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ class Session:
         self._last: Action = Wait(None)
         self._quiet_since = now
         self._ends_at = None if rules.max_session_s is None else now + rules.max_session_s
+        self._is_draining = False
         self._closing: Close | None = None
 
     @property
@@ -113,8 +115,8 @@ class Session:
         return not self._mailbox.full
 
     def receive(self, message: bytes | str, now: float) -> None:
-        """Takes a message from the peer; one that comes while the session closes is ignored."""
-        if self._closing:
+        """Takes a message from the peer; one that comes while the session drains or closes is ignored."""
+        if self._closing or self._is_draining:
             return
         self._quiet_since = now
         received = self._read(message)
@@ -154,6 +156,10 @@ class Session:
         self._close(Close(code, failure.reason))
         self._answer = codec.encode_control(failure.message())
 
+    def drain(self) -> None:
+        """Takes no more inputs; when the answers to those taken are out the session closes with SERVICE_RESTART."""
+        self._is_draining = True
+
     def discard(self) -> None:
         """Forgets all inputs and answers: the peer is gone, and pictures are large."""
         self._release_request()
@@ -185,6 +191,8 @@ class Session:
             elif not self._reserve_request():
                 self.fail(failures.limit_exceeded(MAX_REQUESTS_REASON))
                 self._close(Close(CloseCode.LIMIT_EXCEEDED, MAX_REQUESTS_REASON))
+        elif self._is_draining:
+            self._close(Close(CloseCode.SERVICE_RESTART, DRAINED_REASON))
         elif (idle_at := self._idle_at()) is not None and now >= idle_at:
             self.fail(Failure(RealtimeErrorCode.TIMEOUT, TIMEOUT_REASON))
             self._close(Close(CloseCode.NORMAL))

@@ -138,11 +138,11 @@ def test_an_input_waits_for_a_model_that_is_loading() -> None:
 def test_image_to_image_wants_a_picture() -> None:
     engine = FakeEngine()
     app = FastLcmDiffusion(engine)
-    endpoint = app.realtime_endpoints["/image-to-image/realtime"]
+    endpoint = app.image_to_image
     with pytest.raises(InvalidRequest) as caught:
-        endpoint.run(RealtimeInput(prompt="a star"))
+        endpoint(RealtimeInput(prompt="a star"))
     assert (caught.value.field, caught.value.kind) == ("image_bytes", "missing")
-    endpoint.run(RealtimeInput(prompt="a star", image_url="data:image/png;base64,aGk="))
+    endpoint(RealtimeInput(prompt="a star", image_url="data:image/png;base64,aGk="))
     assert engine.requests[0].image == b"hi"
 
 
@@ -157,11 +157,11 @@ def test_image_to_image_wants_a_picture() -> None:
 )
 def test_inpainting_wants_a_picture_and_a_mask(fields: dict, field: str) -> None:
     engine = FakeEngine()
-    endpoint = FastLcmDiffusion(engine).realtime_endpoints["/inpainting/realtime"]
+    endpoint = FastLcmDiffusion(engine).inpainting
     with pytest.raises(InvalidRequest) as caught:
-        endpoint.run(RealtimeInput(prompt="a star", **fields))
+        endpoint(RealtimeInput(prompt="a star", **fields))
     assert (caught.value.field, caught.value.kind) == (field, "missing")
-    endpoint.run(RealtimeInput(prompt="a star", image_bytes=b"hi", mask_url="data:image/png;base64,aG8="))
+    endpoint(RealtimeInput(prompt="a star", image_bytes=b"hi", mask_url="data:image/png;base64,aG8="))
     assert [(made.image, made.mask) for made in engine.requests] == [(b"hi", b"ho")]
 
 
@@ -173,10 +173,10 @@ def test_a_mask_without_a_picture_is_refused_before_the_engine() -> None:
 
 def test_the_root_endpoint_takes_every_form() -> None:
     engine = FakeEngine()
-    endpoint = FastLcmDiffusion(engine).realtime_endpoints["/realtime"]
-    endpoint.run(RealtimeInput(prompt="a star"))
-    endpoint.run(RealtimeInput(prompt="a star", image_bytes=b"hi"))
-    endpoint.run(RealtimeInput(prompt="a star", image_bytes=b"hi", mask_bytes=b"ho"))
+    endpoint = FastLcmDiffusion(engine).generate
+    endpoint(RealtimeInput(prompt="a star"))
+    endpoint(RealtimeInput(prompt="a star", image_bytes=b"hi"))
+    endpoint(RealtimeInput(prompt="a star", image_bytes=b"hi", mask_bytes=b"ho"))
     assert [(made.image, made.mask, made.strength) for made in engine.requests] == [
         (None, None, 1.0),
         (b"hi", None, 0.95),

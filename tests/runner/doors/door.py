@@ -12,12 +12,13 @@ import msgpack
 from websockets.sync.client import ClientConnection, connect
 
 from runner.apps.fast_lcm_diffusion import APP_ID, FastLcmDiffusion
-from runner.apps.framework import Registry
 from runner.doors.access import DECISION_KEY, Asks, Gate, KeyRefused, TokenSpent
+from runner.doors.inline import InlineApp
 from runner.doors.jwks import JwksCache, TokenVerifier
 from runner.doors.realtime import RealtimeDoor
 from runner.doors.reports import Reporter
 from runner.doors.revocations import Revocations
+from runner.doors.routes import Registry
 from runner.doors.tally import Tally
 from runner.doors.token_service import PublishedKeys
 from runner.doors.websocket import WebSocketServer
@@ -154,7 +155,7 @@ def running_door(
         redeem=redeem,
         obstacle=lambda claims, by_key: allowances.obstacle(claims, by_key=by_key, now=clock()),
     )
-    gate = Gate(Registry({APP_ID: FastLcmDiffusion(engine)}), asks, tally)
+    gate = Gate(Registry({APP_ID: InlineApp(FastLcmDiffusion(engine))}), asks, tally)
 
     def application(environ: dict[str, Any], _: object) -> list[bytes]:
         assert DECISION_KEY in environ

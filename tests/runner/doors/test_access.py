@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from runner.apps.fast_lcm_diffusion import APP_ID, FastLcmDiffusion
-from runner.apps.framework import Registry
 from runner.doors import credentials
 from runner.doors.access import (
     DECISION_KEY,
@@ -23,6 +22,8 @@ from runner.doors.access import (
     decide,
 )
 from runner.doors.credentials import ApiKey, BearerToken, MalformedCredentials, QueryToken
+from runner.doors.inline import InlineApp
+from runner.doors.routes import Registry
 from runner.doors.tally import Tally
 from runner.protocol import failures
 from runner.protocol.failures import Failure
@@ -32,7 +33,7 @@ from tests.runner.fakes import FakeEngine
 from tokens.errors import ExpiredToken
 
 PATH = f"/{APP_ID}/realtime"
-REGISTRY = Registry({APP_ID: FastLcmDiffusion(FakeEngine())})
+REGISTRY = Registry({APP_ID: InlineApp(FastLcmDiffusion(FakeEngine()))})
 
 
 def claims(*apps: str, **more: Any) -> TokenClaims:

@@ -4,7 +4,6 @@ import gevent
 import msgpack
 from pydantic import BaseModel
 
-from runner.apps.framework import RealtimeEndpoint
 from runner.doors.driver import Driver
 from runner.engine.request import FLOW
 from runner.protocol.session import Session, SessionRules
@@ -21,7 +20,7 @@ def test_a_socket_is_one_flow_and_the_next_socket_another() -> None:
 
     for _ in range(2):
         socket = OneMessageSocket([msgpack.packb({"prompt": "x"})] * 3)
-        driver = Driver(socket, RealtimeEndpoint(Prompt, note), Session(Prompt, SessionRules(), 0.0), lambda: 0.0)
+        driver = Driver(socket, note, Session(Prompt, SessionRules(), 0.0), lambda: 0.0)
         running = gevent.spawn(driver.run)
         settle()
         socket.ended.set()

@@ -14,9 +14,10 @@ from gevent.socket import create_connection
 from websockets.frames import Close, Opcode
 
 from runner.apps.fast_lcm_diffusion import APP_ID, FastLcmDiffusion
-from runner.apps.framework import Registry
 from runner.doors.access import DECISION_KEY, Admitted
+from runner.doors.inline import InlineApp
 from runner.doors.realtime import RealtimeDoor
+from runner.doors.routes import Registry
 from runner.doors.tally import Tally
 from runner.engine.request import EngineUnavailable, GenerationFailed, GenerationRequest, GenerationResult
 from runner.protocol.allowance import Allowances
@@ -155,7 +156,7 @@ def test_who_comes_through_the_gate_when_the_last_place_is_taken_meanwhile_is_to
     allowances, tally, listener = Allowances(), Tally(), Listener()
     claims = TokenClaims(iss="i", aud="a", sub="s", jti="t", iat=0, nbf=0, exp=60, apps=["x"], max_connections=1)
     allowances.enter(claims, by_key=False, now=0)
-    route = Registry({APP_ID: FastLcmDiffusion(FakeEngine())}).realtime(PATH)
+    route = Registry({APP_ID: InlineApp(FastLcmDiffusion(FakeEngine()))}).socket(PATH)
     assert route is not None
     door = RealtimeDoor(SessionRules(), allowances, tally)
     door.serve({"wsgi.websocket": listener, DECISION_KEY: Admitted(route, claims)})

@@ -12,7 +12,6 @@ from gevent.event import AsyncResult, Event
 from gevent.socket import create_connection
 from pydantic import BaseModel
 
-from runner.apps.framework import RealtimeEndpoint
 from runner.doors.driver import Driver, close_reason
 from runner.doors.websocket import WebSocketServer
 from runner.engine.request import InvalidRequest
@@ -62,9 +61,8 @@ class OneMessageSocket:
 
 
 def driver(socket: OneMessageSocket, clock: list[float]) -> Driver:
-    endpoint = RealtimeEndpoint(Prompt, lambda received: received)
     session = Session(Prompt, SessionRules(idle_timeout_s=10.0), clock[0])
-    return Driver(socket, endpoint, session, lambda: clock[0])
+    return Driver(socket, lambda received: received, session, lambda: clock[0])
 
 
 def test_an_idle_session_holds_its_last_message_no_longer() -> None:
@@ -110,8 +108,7 @@ def test_nothing_is_kept_of_a_session_that_leaves_while_inputs_wait(
     def application(environ: dict[str, Any], _: object) -> list[bytes]:
         websocket = environ["wsgi.websocket"]
         connections.extend([weakref.ref(websocket), weakref.ref(websocket._protocol)])
-        endpoint = RealtimeEndpoint(TrackedPrompt, refuse_the_first)
-        Driver(websocket, endpoint, Session(TrackedPrompt, SessionRules(), 0.0), lambda: 0.0).run()
+        Driver(websocket, refuse_the_first, Session(TrackedPrompt, SessionRules(), 0.0), lambda: 0.0).run()
         return []
 
     server = WebSocketServer(("127.0.0.1", 0), application, gate=lambda _: None)

@@ -11,16 +11,21 @@ import pytest
 from gevent.event import Event
 
 from runner.apps.fast_lcm_diffusion import APP_ID
-from runner.apps.framework import RealtimeEndpoint, Route
+from runner.apps.framework import RealtimeDeclaration
 from runner.doors import reports
 from runner.doors.access import AccessUnavailable, Admitted, KeyRefused
+from runner.doors.inline import InlineRealtime
 from runner.doors.reports import Reporter
+from runner.doors.routes import Route
 from runner.doors.token_service import ReportRefused
 from schemas import limits
 from schemas.events import EventKind, SessionEvent
 from schemas.tokens import TokenClaims
 from tests.runner.doors.door import PATH, in_thread, running_door, settle, token
 from tests.runner.doors.events import session_event
+
+ENDPOINT = InlineRealtime(RealtimeDeclaration("/realtime", "handler"), lambda received: received)
+ROUTE = Route(APP_ID, "/realtime", ENDPOINT)
 
 
 class Service:
@@ -204,15 +209,19 @@ def test_the_code_is_that_of_whoever_closed(code: int, how: str) -> None:
 
 def test_a_token_of_others_that_no_event_can_hold_disturbs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     claims = TokenClaims(iss="i", aud="a", sub="jürgen", jti="t-1", iat=0, nbf=0, exp=60, apps=["x"])
-    route = Route(APP_ID, f"{APP_ID}/realtime", RealtimeEndpoint(SessionEvent, lambda received: received))
-    assert reports.connected(Admitted(route, claims), "127.0.0.1", 0) is None
+    route = Route(
+        APP_ID, "/realtime", InlineRealtime(RealtimeDeclaration("/realtime", "handler"), lambda received: received)
+    )
+    assert reports.connected(Admitted(ROUTE, claims), "127.0.0.1", 0) is None
     assert caplog.messages == ["an event of session jti=t-1 cannot be reported: subject"]
 
 
 def test_a_peer_without_an_address_is_reported_too() -> None:
     claims = TokenClaims(iss="i", aud="a", sub="s", jti="t-1", iat=0, nbf=0, exp=60, apps=["x"])
-    route = Route(APP_ID, f"{APP_ID}/realtime", RealtimeEndpoint(SessionEvent, lambda received: received))
-    event = reports.connected(Admitted(route, claims), "", 1)
+    route = Route(
+        APP_ID, "/realtime", InlineRealtime(RealtimeDeclaration("/realtime", "handler"), lambda received: received)
+    )
+    event = reports.connected(Admitted(ROUTE, claims), "", 1)
     assert event is not None
     assert (event.address, event.key_id, event.at) == (None, None, 1)
 

@@ -3,21 +3,28 @@
 import pytest
 from pydantic import BaseModel
 
-from runner.apps.framework import RealtimeEndpoint, Registry
+from runner.apps.framework import App, realtime
+from runner.doors.inline import InlineApp
+from runner.doors.routes import Registry
 
 
 class Nothing(BaseModel):
     pass
 
 
-class TwoEndpoints:
-    realtime_endpoints = {  # noqa: RUF012
-        "/realtime": RealtimeEndpoint(Nothing, lambda received: received),
-        "/image-to-image/realtime": RealtimeEndpoint(Nothing, lambda received: received),
-    }
+class TwoEndpoints(App):
+    @realtime("/realtime")
+    def generate(self, received: Nothing) -> Nothing:
+        return received
+
+    @realtime("/image-to-image/realtime")
+    def image_to_image(self, received: Nothing) -> Nothing:
+        return received
 
 
-REGISTRY = Registry({"fal-ai/fast-lcm-diffusion": TwoEndpoints(), "me/x": TwoEndpoints()})
+PATHS = ("/realtime", "/image-to-image/realtime")
+APP = InlineApp(TwoEndpoints())
+REGISTRY = Registry({"fal-ai/fast-lcm-diffusion": APP, "me/x": APP})
 
 
 @pytest.mark.parametrize(
@@ -30,7 +37,7 @@ REGISTRY = Registry({"fal-ai/fast-lcm-diffusion": TwoEndpoints(), "me/x": TwoEnd
     ],
 )
 def test_paths_of_the_official_clients(path: str, canonical: str) -> None:
-    route = REGISTRY.realtime(path)
+    route = REGISTRY.socket(path)
     assert route is not None
     assert (route.path, canonical.startswith(route.app + "/")) == (canonical, True)
 
@@ -56,11 +63,11 @@ def test_paths_of_the_official_clients(path: str, canonical: str) -> None:
     ],
 )
 def test_paths_that_lead_nowhere(path: str) -> None:
-    assert REGISTRY.realtime(path) is None
+    assert REGISTRY.socket(path) is None
 
 
 def test_the_two_endpoints_are_told_apart() -> None:
-    endpoints = {REGISTRY.realtime(f"/me/x{path}").endpoint for path in TwoEndpoints.realtime_endpoints}
+    endpoints = {REGISTRY.socket(f"/me/x{path}").endpoint for path in PATHS}
     assert len(endpoints) == 2
 
 

@@ -1,0 +1,76 @@
+"""Where paths lead: `owner/alias` to an app, the rest of the path to one of its endpoints."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from runner.apps.serving import HttpEndpoint, ServedApp, SocketEndpoint
+
+REALTIME_PATH: Final = "/realtime"
+
+NAMESPACES: Final = frozenset({"workflows", "comfy"})
+"""Ids of these have three segments; the official clients and scopes read them so."""
+
+EndpointT = TypeVar("EndpointT", SocketEndpoint, HttpEndpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[EndpointT]):
+    """Where a path leads."""
+
+    app: str
+    """`owner/alias`."""
+    below: str
+    """The rest, with its slash: `/realtime`; `/` for the app itself."""
+    endpoint: EndpointT
+
+    @property
+    def path(self) -> str:
+        """The canonical form without slashes at the ends: what a scope is held against."""
+        return (self.app + self.below).rstrip("/")
+
+
+class Registry:
+    """The apps that this runner serves, by `owner/alias`."""
+
+    def __init__(self, apps: Mapping[str, ServedApp]) -> None:
+        self._apps = dict(apps)
+
+    @property
+    def apps(self) -> list[str]:
+        """The ids of the apps served."""
+        return sorted(self._apps)
+
+    def socket(self, path: str) -> Route[SocketEndpoint] | None:
+        """The endpoint where a request's path opens WebSockets, or None.
+
+        `…/realtime/realtime` is `…/realtime`: fal_client's `realtime("fal-ai/x/realtime")` always appends one.
+
+        Raises:
+            AppUnavailable: the app cannot say yet what it has.
+        """
+        app_id, below = split(path)
+        if (app := self._apps.get(app_id)) is None:
+            return None
+        below = below.removesuffix(REALTIME_PATH) if below.endswith(2 * REALTIME_PATH) else below
+        endpoint = app.socket(below)
+        return None if endpoint is None else Route(app_id, below, endpoint)
+
+    def http(self, path: str) -> Route[HttpEndpoint] | None:
+        """The endpoint that answers HTTP at a request's path, or None.
+
+        Raises:
+            AppUnavailable: the app cannot say yet what it has.
+        """
+        app_id, below = split(path)
+        if (app := self._apps.get(app_id)) is None:
+            return None
+        endpoint = app.http(below)
+        return None if endpoint is None else Route(app_id, below, endpoint)
+
+
+def split(path: str) -> tuple[str, str]:
+    """A request's path as the id of an app and the path below it, which begins with a slash."""
+    segments = path.removeprefix("/").split("/")
+    length = 3 if segments[0] in NAMESPACES else 2
+    return "/".join(segments[:length]), "/" + "/".join(segments[length:])
