@@ -209,18 +209,12 @@ def test_the_code_is_that_of_whoever_closed(code: int, how: str) -> None:
 
 def test_a_token_of_others_that_no_event_can_hold_disturbs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     claims = TokenClaims(iss="i", aud="a", sub="jürgen", jti="t-1", iat=0, nbf=0, exp=60, apps=["x"])
-    route = Route(
-        APP_ID, "/realtime", InlineRealtime(RealtimeDeclaration("/realtime", "handler"), lambda received: received)
-    )
     assert reports.connected(Admitted(ROUTE, claims), "127.0.0.1", 0) is None
     assert caplog.messages == ["an event of session jti=t-1 cannot be reported: subject"]
 
 
 def test_a_peer_without_an_address_is_reported_too() -> None:
     claims = TokenClaims(iss="i", aud="a", sub="s", jti="t-1", iat=0, nbf=0, exp=60, apps=["x"])
-    route = Route(
-        APP_ID, "/realtime", InlineRealtime(RealtimeDeclaration("/realtime", "handler"), lambda received: received)
-    )
     event = reports.connected(Admitted(ROUTE, claims), "", 1)
     assert event is not None
     assert (event.address, event.key_id, event.at) == (None, None, 1)
