@@ -66,8 +66,9 @@ fix: $(READY) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(READY) ## write openapi.yaml, docs/settings.md and docs/measurements.md anew from code and results
+docs: $(READY) ## write openapi.yaml, asyncapi.yaml, docs/settings.md and docs/measurements.md anew from code and results
 	$(BIN)/python -m deploy.openapi
+	$(BIN)/python -m deploy.asyncapi
 	$(BIN)/python -m deploy.settings_reference
 	$(BIN)/python -m bench.measurements
 

@@ -32,24 +32,23 @@ _PROBLEM_PAGE: Final = Markup(
 )
 
 
-def blueprint(document: dict[str, Any]) -> Blueprint:
-    """`/`, `/openapi.json`, `/openapi.yaml`, `/docs` and `/problems/…` of the service that `document` describes."""
+def blueprint(openapi: dict[str, Any], asyncapi: dict[str, Any] | None = None) -> Blueprint:
+    """`/`, the descriptions as JSON and YAML, `/docs` and `/problems/…` of the service that is described.
+
+    Args:
+        openapi: Its HTTP.
+        asyncapi: Its sockets, if it has any.
+    """
     routes = Blueprint("reference", __name__)
-    as_json = json.dumps(document)
-    as_yaml = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-
-    @routes.get("/openapi.json")
-    def openapi_json() -> Response:
-        return Response(as_json, content_type="application/json")
-
-    @routes.get("/openapi.yaml")
-    def openapi_yaml() -> Response:
-        return Response(as_yaml, content_type="application/yaml")  # RFC 9512
+    links = {"documentation": "/docs", "description": "/openapi.json", "health": "/health/ready"}
+    _add_description(routes, "openapi", openapi)
+    if asyncapi is not None:
+        _add_description(routes, "asyncapi", asyncapi)
+        links["sockets"] = "/asyncapi.json"
 
     @routes.get("/")
     def index() -> dict[str, str]:
-        service = document["info"]["title"]
-        return {"service": service, "documentation": "/docs", "description": "/openapi.json", "health": "/health/ready"}
+        return {"service": openapi["info"]["title"], **links}
 
     @routes.get("/favicon.ico")
     def favicon() -> Response:
@@ -59,6 +58,14 @@ def blueprint(document: dict[str, Any]) -> Blueprint:
     routes.add_url_rule("/docs/<name>", view_func=asset)
     routes.add_url_rule("/problems/<slug>", view_func=problem_page)
     return routes
+
+
+def _add_description(routes: Blueprint, name: str, document: dict[str, Any]) -> None:
+    as_json = json.dumps(document)
+    as_yaml = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    routes.add_url_rule(f"/{name}.json", f"{name}_json", lambda: Response(as_json, content_type="application/json"))
+    # RFC 9512
+    routes.add_url_rule(f"/{name}.yaml", f"{name}_yaml", lambda: Response(as_yaml, content_type="application/yaml"))
 
 
 def page() -> Response:

@@ -13,7 +13,7 @@ from gevent.event import Event
 from gevent.ssl import PROTOCOL_TLS_SERVER, SSLContext
 
 from httpbase import errors, health, logs, open_files, reference
-from runner import openapi
+from runner import asyncapi, openapi
 from runner.apps.fast_lcm_diffusion import FastLcmDiffusion
 from runner.doors import metrics
 from runner.doors.access import Asks, Gate
@@ -167,7 +167,7 @@ class Gateway:
         app.register_blueprint(health.blueprint(self.obstacle))
         if self._settings.metrics:
             app.register_blueprint(metrics.blueprint(self.engine, self._tally, self._reporter))
-        app.register_blueprint(reference.blueprint(openapi.document()))
+        app.register_blueprint(reference.blueprint(openapi.document(), asyncapi.document()))
         return app
 
 

@@ -153,3 +153,11 @@ def test_json_logs_are_one_object_a_line(tiny_bundle: Path, keyless: str) -> Non
         httpx.get(f"{runner.url}/nothing")
         logged = json.loads(runner.wait_for_line("refused GET").string)
         assert logged["level"] == "info"
+
+
+def test_the_sockets_are_described_too(tiny_bundle: Path, keyless: str) -> None:
+    with serve(tiny_bundle, RUNNER_AUTHSVC_URL=keyless) as runner:
+        described = httpx.get(f"{runner.url}/asyncapi.json").json()
+        assert described["asyncapi"] == "3.0.0"
+        assert httpx.get(f"{runner.url}/asyncapi.yaml").headers["Content-Type"] == "application/yaml"
+        assert httpx.get(runner.url).json()["sockets"] == "/asyncapi.json"
