@@ -6,8 +6,14 @@ READY  := $(VENV)/.ready
 EXPORT_VENV  := .venv-export
 EXPORT_READY := $(EXPORT_VENV)/.ready
 
+FAL_VENV  := .venv-fal
+FAL_READY := $(FAL_VENV)/.ready
+
+FUZZ_VENV  := .venv-fuzz
+FUZZ_READY := $(FUZZ_VENV)/.ready
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-export test-autobahn test-browser test-examples bench bench-engine lint fix docs clean
+.PHONY: help setup run test test-export test-autobahn test-browser test-examples test-conformance fuzz bench bench-engine bench-gateway soak lint fix docs clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +51,23 @@ $(EXPORT_READY): pyproject.toml
 test-export: $(EXPORT_READY) ## the exporter against diffusers (installs torch into .venv-export)
 	$(EXPORT_VENV)/bin/python -m pytest -m export tests/export tests/pocket tests/bench
 
+# fal's SDK pins what ours does not: it gets an environment of its own, with the versions that were compared.
+$(FAL_READY): tests/conformance/requirements.txt
+	$(PYTHON) -m venv $(FAL_VENV)
+	$(FAL_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement tests/conformance/requirements.txt
+	@touch $@
+
+test-conformance: $(READY) $(FAL_READY) ## the conformance suite against ours and fal's SDK (installs it into .venv-fal)
+	$(BIN)/python -m pytest -m 'conformance or not conformance' tests/conformance tests/e2e/test_http_over_websocket.py
+
+$(FUZZ_READY): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[cpu,dev]' atheris==3.0.0
+	@touch $@
+
+fuzz: $(FUZZ_READY) ## every parser of the network's bytes, ten minutes each under atheris (installs it into .venv-fuzz)
+	$(FUZZ_VENV)/bin/python -m tests.fuzz all --seconds 600
+
 bench: $(READY) ## the benchmarks that need neither torch nor a GPU; results go to bench/results
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.admission
@@ -57,6 +80,15 @@ bench-engine: $(EXPORT_READY) ## our engine against diffusers and optimum on the
 	$(EXPORT_VENV)/bin/python -m bench.engine
 	$(EXPORT_VENV)/bin/python -m bench.measurements
 
+bench-gateway: $(READY) $(FAL_READY) ## our gateway against fal's SDK, and how late its hub is
+	$(BIN)/python -m bench.gateway
+	$(BIN)/python -m bench.hub_tick
+	$(BIN)/python -m bench.measurements
+
+soak: $(READY) ## half an hour of 200 connections, some of them hostile: answers, and what grows
+	$(BIN)/python -m bench.soak
+	$(BIN)/python -m bench.measurements
+
 lint: $(READY) ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,11 +98,12 @@ fix: $(READY) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(READY) ## write openapi.yaml, asyncapi.yaml, docs/settings.md and docs/measurements.md anew from code and results
+docs: $(READY) ## write openapi.yaml, asyncapi.yaml, docs/settings.md, docs/conformance.md and docs/measurements.md anew from code and results
 	$(BIN)/python -m deploy.openapi
 	$(BIN)/python -m deploy.asyncapi
 	$(BIN)/python -m deploy.settings_reference
 	$(BIN)/python -m bench.measurements
+	$(BIN)/python -m tests.conformance.table
 
 clean: ## forget .venv, .run and caches
-	rm -rf $(VENV) $(EXPORT_VENV) .run .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(EXPORT_VENV) $(FAL_VENV) .run .mypy_cache .ruff_cache .pytest_cache

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from http.client import HTTPMessage
 
 from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHeader
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
@@ -37,7 +38,10 @@ def answer(method: str, path: str, http_version: str, headers: HTTPMessage) -> R
     """
     if has_body(headers) or len(headers.get_all("Host", [])) != 1:
         return refusal(HTTPStatus.BAD_REQUEST)
-    request = Request(path, Headers(headers.items()), method, http_version)
+    try:
+        request = Request(path, Headers(headers.items()), method, http_version)
+    except InvalidHeader:  # RFC 9110 §5.5: control characters, which pywsgi lets through
+        return refusal(HTTPStatus.BAD_REQUEST)
     response = ServerProtocol().accept(request)
     if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
         return response

@@ -58,6 +58,7 @@ def test_neither_compression_nor_a_subprotocol_is_negotiated(serve):
         pytest.param(400, {"Sec-WebSocket-Key": "abc"}, id="key cut short"),
         pytest.param(400, {"Sec-WebSocket-Key": base64.b64encode(bytes(15)).decode()}, id="key of 15 bytes"),
         pytest.param(400, {"Sec-WebSocket-Key": ""}, id="no key"),
+        pytest.param(400, {"X-Any": "a\x15b"}, id="control character in a header"),
         pytest.param(400, {"Host": ""}, id="no host"),
         pytest.param(400, {"Content-Length": "5"}, id="a body"),
         pytest.param(400, {"Transfer-Encoding": "chunked"}, id="a chunked body"),
