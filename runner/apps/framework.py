@@ -3,31 +3,36 @@
 Nothing here serves: `declarations` says what an app has, and whoever hosts it does the rest.
 """
 
-import collections.abc
-import inspect
-import typing
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 
+from runner.apps.signatures import DeclarationError, Mode, hints_of, scope_around, signature_of
 from schemas import limits
+
+__all__ = [
+    "CURRENT_REQUEST",
+    "App",
+    "Declaration",
+    "DeclarationError",
+    "HttpDeclaration",
+    "Mode",
+    "RawSocketDeclaration",
+    "RealtimeDeclaration",
+    "RequestContext",
+    "declarations",
+    "endpoint",
+    "realtime",
+    "signature_of",
+]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
-DECLARATION: Final = "__runner_endpoint__"
-"""The attribute of a handler that holds what its decorator was told."""
+DECLARE: Final = "__runner_endpoint__"
+"""The attribute of a handler that makes its declaration from it and its name in the class."""
 
 MSGPACK: Final = "application/msgpack"
-
-
-class Mode(StrEnum):
-    """How inputs and outputs of a realtime endpoint belong together (fal's realtime.py)."""
-
-    UNARY = "unary"
-    SERVER_STREAMING = "server_streaming"
-    CLIENT_STREAMING = "client_streaming"
-    BIDIRECTIONAL = "bidi"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class HttpDeclaration:
     path: str
     handler: str
     """The method's name."""
+    annotations: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The handler's, with names resolved that only the scope around the class knew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,7 @@ class RawSocketDeclaration:
 
     path: str
     handler: str
+    annotations: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class RealtimeDeclaration:
     handler: str
     mode: Mode = Mode.UNARY
     input_model: Any = None
-    """A pydantic model, or None where the handler takes the decoded map as it is."""
+    """What pydantic validates an input as, or None where the handler takes the decoded map as it is."""
     output_model: Any = None
     buffering: int | None = None
     session_timeout: float | None = None
@@ -68,8 +76,18 @@ class RealtimeDeclaration:
 Declaration = HttpDeclaration | RawSocketDeclaration | RealtimeDeclaration
 
 
-class DeclarationError(TypeError):
-    """A decorator was told something that cannot be; says which endpoint and what to write instead."""
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """The HTTP request that is answered."""
+
+    request_id: str | None
+    endpoint: str
+    """Its path below the app's id."""
+    headers: Mapping[str, str]
+    """By their names in lower case, without credentials."""
+
+
+CURRENT_REQUEST: Final[ContextVar[RequestContext | None]] = ContextVar("current_request", default=None)
 
 
 class App:
@@ -82,6 +100,11 @@ class App:
         super().__init_subclass__()
         for name, value in options.items():
             setattr(cls, name, value)
+
+    @property
+    def current_request(self) -> RequestContext | None:
+        """The request that the calling handler answers over HTTP; None elsewhere."""
+        return CURRENT_REQUEST.get()
 
     def setup(self) -> None:
         """Called once before the first request: load models here. May be a coroutine function."""
@@ -101,11 +124,11 @@ def endpoint(path: str, *, is_websocket: bool = False, **_: Any) -> Callable[[Ha
         DeclarationError: the path does not begin with a slash.
     """
     _check_path(path)
+    kind = RawSocketDeclaration if is_websocket else HttpDeclaration
 
     def mark(handler: Handler) -> Handler:
-        kind = RawSocketDeclaration if is_websocket else HttpDeclaration
-        setattr(handler, DECLARATION, kind(path, handler.__name__))
-        return handler
+        scope = scope_around(handler)
+        return _mark(handler, lambda name: kind(path, name, _annotations(handler, scope)))
 
     return mark
 
@@ -133,7 +156,8 @@ def realtime(
         max_batch_size: Up to so many waiting inputs are given to one call.
         content_type: What the messages are, for the description.
         encode_message: From an output to a message; msgpack if not given.
-        decode_message: From a message to an input; msgpack or JSON if not given.
+        decode_message: From a message, text as its UTF-8 bytes, to an input; msgpack or JSON if not given. It runs
+            between the messages of all sessions, so it should be quick.
 
     Raises:
         DeclarationError: a value that cannot be.
@@ -143,24 +167,29 @@ def realtime(
         raise DeclarationError(f"{path}: buffering must be from 1 to {limits.MAX_BUFFERING_MAX}, or None")
     if max_batch_size < 1:
         raise DeclarationError(f"{path}: max_batch_size must be at least 1")
+    if session_timeout is not None and not session_timeout > 0:
+        raise DeclarationError(f"{path}: session_timeout must be more than 0 seconds, or None")
 
     def mark(handler: Handler) -> Handler:
-        mode, input_model, output_model = signature_of(handler)
-        declaration = RealtimeDeclaration(
-            path,
-            handler.__name__,
-            mode,
-            input_modal or input_model,
-            output_modal or output_model,
-            buffering,
-            session_timeout,
-            max_batch_size,
-            content_type,
-            encode_message,
-            decode_message,
-        )
-        setattr(handler, DECLARATION, declaration)
-        return handler
+        scope = scope_around(handler)
+
+        def declare(name: str) -> RealtimeDeclaration:
+            mode, input_model, output_model = signature_of(handler, scope)
+            return RealtimeDeclaration(
+                path,
+                name,
+                mode,
+                input_modal or input_model,
+                output_modal or output_model,
+                buffering,
+                session_timeout,
+                max_batch_size,
+                content_type,
+                encode_message,
+                decode_message,
+            )
+
+        return _mark(handler, declare)
 
     return mark
 
@@ -169,52 +198,29 @@ def declarations(app: type[App]) -> tuple[Declaration, ...]:
     """What an app declares, its bases' endpoints included, in the order of their names in the classes.
 
     Raises:
-        DeclarationError: two endpoints of one kind at one path.
+        DeclarationError: two endpoints of one kind at one path, or annotations that cannot be read.
     """
-    found: dict[str, Declaration] = {}
+    found: dict[str, Callable[[str], Declaration] | None] = {}
     for base in reversed(app.__mro__):
-        for name, member in vars(base).items():
-            if (declared := getattr(member, DECLARATION, None)) is not None:
-                found[name] = declared
-            else:
-                found.pop(name, None)
-    paths = [(isinstance(declared, HttpDeclaration), declared.path) for declared in found.values()]
+        # A method that is overridden without a decorator is no endpoint any more, as in fal's.
+        found.update((name, getattr(member, DECLARE, None)) for name, member in vars(base).items())
+    declared = tuple(declare(name) for name, declare in found.items() if declare is not None)
+    paths = [(isinstance(each, HttpDeclaration), each.path) for each in declared]
     if doubled := {path for path in paths if paths.count(path) > 1}:
-        raise DeclarationError(f"{app.__name__} has several endpoints at {sorted(doubled)[0][1]}")
-    return tuple(found.values())
+        raise DeclarationError(f"{app.__name__} has several endpoints at {min(doubled)[1]}")
+    return declared
 
 
-def signature_of(handler: Callable[..., Any]) -> tuple[Mode, Any, Any]:
-    """Mode, input and output model of a realtime handler, by its annotations."""
-    hints = typing.get_type_hints(handler)
-    parameters = [name for name in inspect.signature(handler).parameters if name not in ("self", "cls")]
-    taken, given = hints.get(parameters[0]) if parameters else None, hints.get("return")
-    inputs, outputs = _item(taken, _ASYNC), _item(given, _ASYNC | _SYNC)
-    if inputs is not _NO_STREAM:
-        mode = Mode.BIDIRECTIONAL if outputs is not _NO_STREAM else Mode.CLIENT_STREAMING
-    else:
-        mode = Mode.SERVER_STREAMING if outputs is not _NO_STREAM else Mode.UNARY
-    return mode, _model(taken if inputs is _NO_STREAM else inputs), _model(given if outputs is _NO_STREAM else outputs)
+def _mark(handler: Handler, declare: Callable[[str], Declaration]) -> Handler:
+    if hasattr(handler, DECLARE):
+        raise DeclarationError(f"{handler.__qualname__} has an endpoint already: one decorator a method")
+    setattr(handler, DECLARE, declare)
+    return handler
 
 
-_NO_STREAM: Final = object()
-_ASYNC: Final = frozenset(
-    {collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.AsyncIterable}
-)
-_SYNC: Final = frozenset({collections.abc.Iterator, collections.abc.Generator, collections.abc.Iterable})
-
-
-def _item(annotation: Any, streams: frozenset[Any]) -> Any:
-    """What a stream of `annotation` yields; `_NO_STREAM` if it is none."""
-    origin = typing.get_origin(annotation) or annotation
-    if origin not in streams:
-        return _NO_STREAM
-    arguments = typing.get_args(annotation)
-    return arguments[0] if arguments else None
-
-
-def _model(annotation: Any) -> Any:
-    return annotation if isinstance(annotation, type) and hasattr(annotation, "model_validate") else None
+def _annotations(handler: Callable[..., Any], scope: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The resolved annotations of a handler whose strings name what only `scope` has."""
+    return hints_of(handler, scope) if scope else {}
 
 
 def _check_path(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil, isfinite
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -25,12 +26,18 @@ class Failure:
     reason: str
     detail: tuple[FieldError, ...] = ()
     error_id: str | None = None
+    retry_after_s: float | None = None
 
     def message(self, request_id: str | None = None) -> RealtimeErrorMessage:
         """The message for the peer, paired with the request that failed."""
         detail = [entry.model_dump() for entry in self.detail] or None
         return RealtimeErrorMessage(
-            error=self.code, reason=self.reason, detail=detail, request_id=request_id, error_id=self.error_id
+            error=self.code,
+            reason=self.reason,
+            detail=detail,
+            request_id=request_id,
+            error_id=self.error_id,
+            retry_after_s=self.retry_after_s,
         )
 
 
@@ -47,13 +54,26 @@ def invalid_field(field: str, message: str, kind: str = "value_error", where: st
 def invalid_input(error: ValidationError, received: Mapping[str, Any]) -> Failure:
     """Pydantic's field list for the map that was `received`, without its large values."""
     entries = error.errors(include_url=False)[:DETAIL_MAX]
-    return _invalid([_field_error(dict(entry), received) for entry in entries])
+    return _invalid([_field_error_in(received, dict(entry)) for entry in entries])
+
+
+def field_error(entry: dict[str, Any]) -> FieldError:
+    """One of pydantic's errors, without its address and large values."""
+    message = entry["msg"].removeprefix(_VALUE_ERROR_PREFIX)
+    return FieldError(loc=list(entry["loc"]), msg=message, type=entry["type"], **_echo(entry))
 
 
 def unavailable() -> Failure:
     """The engine cannot take the request now."""
     reason = "the model is starting, restarting or overloaded: send the input again in a few seconds"
     return Failure(RealtimeErrorCode.UNAVAILABLE, reason)
+
+
+def busy(retry_after_s: float) -> Failure:
+    """The engine has more to do than it gets done in time; room is likely after so many seconds."""
+    seconds = ceil(retry_after_s)
+    reason = f"busy: more waits for the model than it draws in time, send the input again in {seconds} s"
+    return Failure(RealtimeErrorCode.UNAVAILABLE, reason, retry_after_s=float(seconds))
 
 
 def limit_exceeded(reason: str) -> Failure:
@@ -83,10 +103,9 @@ def _sentence(entries: list[FieldError]) -> str:
     return f"{field}: {first.msg}{more}" if field else f"{first.msg}{more}"
 
 
-def _field_error(entry: dict[str, Any], received: Mapping[str, Any]) -> FieldError:
+def _field_error_in(received: Mapping[str, Any], entry: dict[str, Any]) -> FieldError:
     loc = _path_in(received, entry["loc"], ends_in_absence=entry["type"] == "missing")
-    message = entry["msg"].removeprefix(_VALUE_ERROR_PREFIX)
-    return FieldError(loc=["body", *loc], msg=message, type=entry["type"], **_echo(entry))
+    return field_error({**entry, "loc": ("body", *loc)})
 
 
 def _path_in(received: Any, loc: tuple[str | int, ...], *, ends_in_absence: bool) -> list[str | int]:
@@ -108,7 +127,7 @@ def _has(container: Any, key: str | int) -> bool:
 def _echo(entry: dict[str, Any]) -> dict[str, Any]:
     """`input` and `ctx` as far as they are small plain values: pictures and prompts are not sent back."""
     echo: dict[str, Any] = {}
-    if entry["type"] != "missing" and _is_small(entry["input"]):
+    if entry["type"] != "missing" and _is_small(entry.get("input", ...)):
         echo["input"] = entry["input"]
     if context := {key: value for key, value in entry.get("ctx", {}).items() if _is_small(value)}:
         echo["ctx"] = context
@@ -116,6 +135,9 @@ def _echo(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_small(value: Any) -> bool:
+    """Whether JSON can say it in a few characters: an app's own codec lets through what ours refuses."""
     if isinstance(value, str):
-        return len(value) <= INPUT_ECHO_MAX_CHARS
-    return value is None or isinstance(value, bool | int | float)
+        return len(value) <= INPUT_ECHO_MAX_CHARS and not any("\ud800" <= each <= "\udfff" for each in value)
+    if isinstance(value, float):
+        return isfinite(value)
+    return value is None or isinstance(value, bool | int)

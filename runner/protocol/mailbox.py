@@ -52,6 +52,20 @@ class Mailbox(Generic[T]):
         self._bytes -= size_bytes
         return item
 
+    @property
+    def oldest(self) -> T:
+        """What `take` would return.
+
+        Raises:
+            IndexError: Nothing waits.
+        """
+        return self._waiting[0][0]
+
+    @property
+    def dropped(self) -> int:
+        """How many inputs were dropped since `take_dropped` was last asked."""
+        return self._dropped
+
     def take_dropped(self) -> int:
         """How many inputs were dropped since this was last asked."""
         dropped, self._dropped = self._dropped, 0

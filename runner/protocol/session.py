@@ -5,15 +5,16 @@ send, close, or wait. One worker means one answer at a time, in the order of the
 answers' pairing and the closing all follow from what `next` returns; there is no clock and no socket here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from runner.protocol import codec, failures
 from runner.protocol.allowance import Allowance
 from runner.protocol.failures import Failure
+from runner.protocol.inputs import Input, InputReader
 from runner.protocol.mailbox import Mailbox
 from schemas import limits
 from schemas.errors import TIMEOUT_REASON, CloseCode, RealtimeErrorCode
@@ -39,10 +40,20 @@ class SessionRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Run the endpoint on `input`, then call `succeed` or `fail`."""
+class Batching:
+    """How many inputs that wait are given to one call of the endpoint, which has one answer for them (fal's)."""
 
-    input: BaseModel
+    max_batch_size: int = 1
+    may_join: Callable[[Any, Any, int], bool] | None = None
+    """Whether the second input may join a batch that the first one begins and that has so many. None: always."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Run the endpoint on `input`, and the `others` of its batch, then call `succeed`, `answer` or `fail`."""
+
+    input: Any
+    others: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,8 @@ class Send:
     """Send `message`: bytes as a binary message, a string as a text message."""
 
     message: bytes | str
+    failed_inputs: int = 0
+    """How many inputs this tells the failure of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,40 +82,41 @@ class Wait:
 
 Action = Work | Send | Close | Wait
 
-
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """A message that was read: valid, or already known to fail. `request_id` pairs it with its answer."""
-
-    content: BaseModel | Failure
-    size_bytes: int
-    request_id: str | None = None
+UNBATCHED: Final = Batching()
 
 
 class Session:
     """One session of a unary realtime endpoint.
 
     Args:
-        input_model: What a message must be.
+        inputs: What a message must be, or what reads one.
         rules: Its limits.
         now: The time, in seconds of any clock that never goes back.
-        allowance: What the token's counted limits leave of requests; None: any number.
+        allowance: What the token's counted limits leave of requests; None: any number. Not with batches.
+        batching: How inputs that wait are put together.
     """
 
     def __init__(
-        self, input_model: type[BaseModel], rules: SessionRules, now: float, allowance: Allowance | None = None
+        self,
+        inputs: type[BaseModel] | InputReader,
+        rules: SessionRules,
+        now: float,
+        allowance: Allowance | None = None,
+        batching: Batching = UNBATCHED,
     ) -> None:
-        self._input_model = input_model
+        self._reader = inputs if isinstance(inputs, InputReader) else InputReader(inputs)
         self._rules = rules
         self._allowance = allowance
+        self._batching = batching
         self._has_reserved = False
-        self._mailbox: Mailbox[_Input] = Mailbox(
+        self._mailbox: Mailbox[Input] = Mailbox(
             rules.max_buffering, max_items=rules.max_waiting_items, max_bytes=rules.max_waiting_bytes
         )
         # The input whose turn it is. An input that finds the worker waiting comes here at once, so that inputs
         # that follow before the worker looks cannot replace it (fal's SDK answers f0, f6, f7 of f0..f7).
-        self._current: _Input | None = None
-        self._answer: bytes | str | None = None
+        self._current: Input | None = None
+        self._others: tuple[Input, ...] = ()  # of the current input's batch
+        self._answer: Send | None = None
         self._last: Action = Wait(None)
         self._quiet_since = now
         self._ends_at = None if rules.max_session_s is None else now + rules.max_session_s
@@ -119,34 +133,51 @@ class Session:
         if self._closing or self._is_draining:
             return
         self._quiet_since = now
-        received = self._read(message)
+        received = self._reader.read(message)
         if self._current is None and isinstance(self._last, Wait):
             self._current = received
         else:
             self._mailbox.put(received, received.size_bytes)
 
     def next(self, now: float) -> Action:
-        """What the worker does next. After `Work` it calls `succeed` or `fail` before it asks again."""
+        """What the worker does next. After `Work` it calls `succeed`, `answer` or `fail` before it asks again."""
         if isinstance(self._last, Send):
             self._quiet_since = now
         self._last = self._decide(now)
         return self._last
 
     def succeed(self, output: Mapping[str, Any]) -> None:
-        """The work's result: the answer to the current input, with the drops since the previous result."""
+        """The work's result: the answer to the current input, with the drops since the previous result.
+
+        Raises:
+            TypeError: msgpack cannot say a value of it; then nothing is changed.
+            ValueError: likewise, for it is too large or too deep.
+        """
+        message = codec.encode_result({**output, "dropped_inputs": self._mailbox.dropped})
+        self.answer(message)
+
+    def answer(self, message: bytes | str) -> None:
+        """The work's result as a message, encoded by whoever ran the work; see `dropped_inputs`."""
         if self._closing:
             return
-        self._answer = codec.encode_result({**output, "dropped_inputs": self._mailbox.take_dropped()})
-        self._current = None
+        self._mailbox.take_dropped()
+        self._answer = Send(message)
+        self._forget_current()
         self._has_reserved = False  # it counts from now on
+
+    @property
+    def dropped_inputs(self) -> int:
+        """How many inputs newer ones replaced since the previous result."""
+        return self._mailbox.dropped
 
     def fail(self, failure: Failure) -> None:
         """The work's failure: the answer to the current input. The session lives on."""
         if self._closing:
             return
         request_id = self._current.request_id if self._current else None
-        self._answer = codec.encode_control(failure.message(request_id))
-        self._current = None
+        failed = 1 + len(self._others) if self._current else 0
+        self._answer = Send(codec.encode_control(failure.message(request_id)), failed)
+        self._forget_current()
         self._release_request()
 
     def end(self, failure: Failure, code: CloseCode) -> None:
@@ -154,7 +185,7 @@ class Session:
         if self._closing:
             return
         self._close(Close(code, failure.reason))
-        self._answer = codec.encode_control(failure.message())
+        self._answer = Send(codec.encode_control(failure.message()))
 
     def drain(self) -> None:
         """Takes no more inputs; when the answers to those taken are out the session closes with SERVICE_RESTART."""
@@ -171,11 +202,11 @@ class Session:
             self._take_turn(now)
         if self._answer is not None:
             answer, self._answer = self._answer, None
-            return Send(answer)
+            return answer
         if self._closing:
             return self._closing
-        if self._current is not None and isinstance(self._current.content, BaseModel):
-            return Work(self._current.content)
+        if self._current is not None:
+            return Work(self._current.content, tuple([other.content for other in self._others]))
         return Wait(self._wake_at())
 
     def _take_turn(self, now: float) -> None:
@@ -191,11 +222,29 @@ class Session:
             elif not self._reserve_request():
                 self.fail(failures.limit_exceeded(MAX_REQUESTS_REASON))
                 self._close(Close(CloseCode.LIMIT_EXCEEDED, MAX_REQUESTS_REASON))
+            else:
+                self._others = self._take_others(self._current.content)
         elif self._is_draining:
             self._close(Close(CloseCode.SERVICE_RESTART, DRAINED_REASON))
         elif (idle_at := self._idle_at()) is not None and now >= idle_at:
             self.fail(Failure(RealtimeErrorCode.TIMEOUT, TIMEOUT_REASON))
             self._close(Close(CloseCode.NORMAL))
+
+    def _take_others(self, first: Any) -> tuple[Input, ...]:
+        """What waits and may be worked on together with `first`. A bad input has its turn alone."""
+        size, may_join = self._batching.max_batch_size, self._batching.may_join
+        if size == 1 or not self._mailbox:
+            return ()
+        others: list[Input] = []
+        while self._mailbox and len(others) + 1 < size:
+            content = self._mailbox.oldest.content
+            if isinstance(content, Failure) or (may_join and not may_join(first, content, len(others) + 1)):
+                break
+            others.append(self._mailbox.take())
+        return tuple(others)
+
+    def _forget_current(self) -> None:
+        self._current, self._others = None, ()
 
     def _reserve_request(self) -> bool:
         self._has_reserved = self._allowance is None or self._allowance.reserve_request()
@@ -215,23 +264,5 @@ class Session:
 
     def _close(self, close: Close) -> None:
         self._closing = close
-        self._current = None
+        self._forget_current()
         self._mailbox.clear()
-
-    def _read(self, message: bytes | str) -> _Input:
-        try:
-            fields = codec.decode(message)
-        except codec.DecodeError as error:
-            return _Input(failures.undecodable(str(error)), len(message))
-        size_bytes, request_id = codec.size_bytes(fields), _request_id(fields)
-        try:
-            return _Input(self._input_model.model_validate(fields), size_bytes, request_id)
-        except ValidationError as error:
-            return _Input(failures.invalid_input(error, fields), size_bytes, request_id)
-
-
-def _request_id(fields: Mapping[str, Any]) -> str | None:
-    """What the peer calls its request, where that can be read; also of a message that is invalid otherwise."""
-    request_id = fields.get("request_id")
-    readable = isinstance(request_id, str) and 0 < len(request_id) <= limits.REQUEST_ID_MAX_CHARS
-    return request_id if readable else None

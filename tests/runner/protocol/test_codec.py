@@ -185,7 +185,7 @@ def test_an_integer_of_many_digits_is_refused_before_it_is_read(digits: str) -> 
 def test_characters_outside_ascii_count_as_what_they_take(pack) -> None:
     emoji = "\N{GRINNING FACE}"
     message = {"a": emoji + "x" * (limits.MESSAGE_MAX_BYTES // 4)}
-    assert codec.size_bytes(decode(pack(message))) > limits.MESSAGE_MAX_BYTES
+    assert codec.decode_sized(pack(message))[1] > limits.MESSAGE_MAX_BYTES
     assert "four bytes" in refusal(pack({"a": emoji + "x" * (codec.DECODED_MAX_BYTES // 4)}))
 
 
