@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from runner.apps.fast_lcm_diffusion import complete
+from runner.apps.completion import complete
 from runner.engine.bundle import BundleError, read_description
 from runner.engine.devices import resolve_device
 from runner.engine.pipeline import Pipeline

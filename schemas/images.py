@@ -1,6 +1,6 @@
 """Inputs and outputs of the image apps, as fal's clients send and read them (contract §6)."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
@@ -17,8 +17,17 @@ class ImageSize(BaseModel):
     height: int = Field(gt=0, le=limits.IMAGE_SIDE_MAX_PX)
 
 
+class Source(NamedTuple):
+    """A picture as an input brought it, not yet looked into."""
+
+    field: str
+    """The input's field, for error messages."""
+    content: bytes | str
+    """The encoded picture, or where it is: a data URI, base64, a URL."""
+
+
 class TextToImageInput(BaseModel):
-    """What `fal-ai/fast-lcm-diffusion` takes. A field left out takes the served model's own default.
+    """What both apps take. A field left out takes the served model's own default.
 
     Fields that clients send and this server has no use for (`expand_prompt`, `model_name` …) are ignored, as
     the original ignores them. `negative_prompt` and `guidance_rescale` count only for models with
@@ -44,6 +53,16 @@ class TextToImageInput(BaseModel):
     sync_mode: bool = True
     request_id: str = Field(default="", max_length=limits.REQUEST_ID_MAX_CHARS)
 
+    @property
+    def image(self) -> Source | None:
+        """The picture to start from."""
+        return None
+
+    @property
+    def mask(self) -> Source | None:
+        """What of the picture to draw anew."""
+        return None
+
 
 ImageBytes = Annotated[bytes, Field(strict=True, min_length=1, max_length=limits.IMAGE_BYTES_MAX)]
 
@@ -51,18 +70,63 @@ ImageBytes = Annotated[bytes, Field(strict=True, min_length=1, max_length=limits
 ImageUri = Annotated[str, Field(max_length=2 * limits.IMAGE_BYTES_MAX)]
 
 
-class RealtimeInput(TextToImageInput):
+class FromPictureInput(TextToImageInput):
+    """What an input may say besides if it starts from a picture."""
+
+    strength: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="How far the result may leave the picture; 1 leaves nothing of it.",
+    )
+
+
+class ImageToImageInput(FromPictureInput):
+    """Image-to-image over HTTP."""
+
+    image_url: ImageUri = Field(
+        description="A base64 data URI of a JPEG, PNG or WebP; an http(s) address where the server fetches those."
+    )
+
+    @property
+    def image(self) -> Source | None:
+        """The picture to start from."""
+        return Source("image_url", self.image_url)
+
+
+class InpaintingInput(ImageToImageInput):
+    """Inpainting over HTTP."""
+
+    mask_url: ImageUri = Field(description="As image_url. What is white in it is drawn anew.")
+
+    @property
+    def mask(self) -> Source | None:
+        """What of the picture to draw anew."""
+        return Source("mask_url", self.mask_url)
+
+
+class RealtimeInput(FromPictureInput):
     """The realtime form: text-to-image, image-to-image when a picture comes along, inpainting with a mask as well.
 
-    The picture is `image_bytes` (JPEG, PNG or WebP in msgpack `bin`) or `image_url` (a data URI); so is the mask,
-    `mask_bytes` or `mask_url`. What is white in it is drawn anew.
+    The picture is `image_bytes` (JPEG, PNG or WebP in msgpack `bin`) or `image_url` (a data URI; a URL where the
+    server fetches those); so is the mask, `mask_bytes` or `mask_url`. What is white in it is drawn anew.
     """
 
     image_bytes: ImageBytes | None = None
     image_url: ImageUri | None = None
     mask_bytes: ImageBytes | None = None
     mask_url: ImageUri | None = None
-    strength: float = Field(default=0.95, gt=0, le=1, allow_inf_nan=False)
+
+    @property
+    def image(self) -> Source | None:
+        """The picture to start from."""
+        return _source("image", self.image_bytes, self.image_url)
+
+    @property
+    def mask(self) -> Source | None:
+        """What of the picture to draw anew."""
+        return _source("mask", self.mask_bytes, self.mask_url)
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
@@ -71,6 +135,52 @@ class RealtimeInput(TextToImageInput):
         if self.mask_bytes is not None and self.mask_url is not None:
             raise ValueError("send mask_bytes or mask_url, not both")
         return self
+
+
+def _source(name: str, content: bytes | None, uri: str | None) -> Source | None:
+    if content is not None:
+        return Source(f"{name}_bytes", content)
+    return None if uri is None else Source(f"{name}_url", uri)
+
+
+class Image(BaseModel):
+    """A picture in an answer over HTTP."""
+
+    url: str = Field(description="A data URI with `sync_mode`, else an address that is good for a while.")
+    content_type: str
+    file_name: str
+    file_size: int = Field(description="Bytes of the file.")
+    width: int
+    height: int
+
+
+class ImagesOutput(BaseModel):
+    """An answer over HTTP. `has_nsfw_concepts` is empty when no checker ran: empty means "not checked"."""
+
+    images: list[Image]
+    timings: dict[str, float] = Field(description="Seconds a stage.")
+    seed: int
+    has_nsfw_concepts: list[bool] = []
+
+
+class PromptedImagesOutput(ImagesOutput):
+    """An answer that repeats the prompt."""
+
+    prompt: str
+
+
+class PreviewOutput(ImagesOutput):
+    """An event of a stream before its last: about what the first picture will be."""
+
+    preview: Literal[True] = True
+    step: int = Field(description="Steps made, from 1; some may be left out.")
+    num_inference_steps: int = Field(description="Steps that the picture takes.")
+
+
+class PromptedPreviewOutput(PreviewOutput):
+    """A preview that repeats the prompt."""
+
+    prompt: str
 
 
 class RealtimeImage(BaseModel):

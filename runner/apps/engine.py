@@ -1,9 +1,16 @@
 """What apps and watchers need of an engine; the client of the worker processes provides it."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
-from runner.engine.request import EngineStatistics, GenerationRequest, GenerationResult, ModelCard
+from runner.engine.request import (
+    Activity,
+    EngineStatistics,
+    GenerationRequest,
+    GenerationResult,
+    ModelCard,
+    StepPreview,
+)
 
 
 class Engine(Protocol):
@@ -31,6 +38,16 @@ class Engine(Protocol):
             GenerationError: see its subclasses.
         """
 
+    def stream(self, request: GenerationRequest) -> Generator[StepPreview | GenerationResult]:
+        """Generates, and yields previews of the first picture on the way to the result, which comes last.
+
+        Nothing happens before the first is taken. Closing it, or killing the greenlet that waits in it, gives the
+        work up.
+
+        Raises:
+            GenerationError: see its subclasses.
+        """
+
 
 class Worker(Protocol):
     """One worker's place, for whoever watches: what is at it may have been started again."""
@@ -42,6 +59,10 @@ class Worker(Protocol):
     @property
     def state(self) -> str:
         """One word, a member of `supervisor.EngineState`."""
+
+    @property
+    def activity(self) -> Activity | None:
+        """What it does to become ready, if it is not."""
 
     @property
     def restarts(self) -> int:

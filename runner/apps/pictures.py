@@ -1,15 +1,19 @@
-"""The picture and the mask that come along with an input: bytes, or data URIs. Nothing is ever fetched."""
+"""The picture and the mask that come along with an input: bytes, data URIs, or addresses to fetch them from."""
 
 import binascii
 import re
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from runner.engine.request import InvalidRequest
 from schemas import limits
-from schemas.images import RealtimeInput
+from schemas.images import Source
 
 _DATA_URI: Final = re.compile(r"data:[^,]{0,200},", re.ASCII | re.IGNORECASE)
-_FETCHED: Final = re.compile(r"[a-z][a-z0-9+.-]{0,20}://", re.ASCII | re.IGNORECASE)
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,20}://", re.ASCII | re.IGNORECASE)
+
+Fetch = Callable[[str, str], bytes]
+"""From a URL, and the field that it came in, to an encoded picture. Blocks its greenlet; raises InvalidRequest."""
 
 
 class Picture(NamedTuple):
@@ -19,54 +23,56 @@ class Picture(NamedTuple):
     field: str
 
 
-def picture_of(received: RealtimeInput) -> Picture | None:
-    """The picture to start from; None for text-to-image.
+def fetch_nothing(_: str, field: str) -> bytes:
+    """Refuses a URL: what an app does that was told of no other way.
 
     Raises:
-        InvalidRequest: `image_url` is neither a base64 data URI nor base64.
+        InvalidRequest: always.
     """
-    return _sent("image", received.image_bytes, received.image_url)
+    message = f"this server fetches no URLs; send {_as_data_uri(field)}"
+    raise InvalidRequest(field, message, "url_scheme")
 
 
-def mask_of(received: RealtimeInput) -> Picture | None:
-    """The mask; None unless it is inpainting.
+def read(source: Source | None, fetch: Fetch = fetch_nothing) -> Picture | None:
+    """The picture that a source is or leads to; None without one.
 
     Raises:
-        InvalidRequest: `mask_url` is neither a base64 data URI nor base64.
+        InvalidRequest: it is neither a base64 data URI nor base64, or cannot be fetched.
     """
-    return _sent("mask", received.mask_bytes, received.mask_url)
+    if source is None:
+        return None
+    field, content = source
+    if isinstance(content, bytes):
+        return Picture(content, field)
+    if _SCHEME.match(content):
+        return Picture(fetch(content, field), field)
+    return Picture(decode_data_uri(content, field), field)
 
 
-def _sent(name: str, content: bytes | None, uri: str | None) -> Picture | None:
-    if content is not None:
-        return Picture(content, f"{name}_bytes")
-    return None if uri is None else Picture(decode_data_uri(uri, name), f"{name}_url")
-
-
-def decode_data_uri(uri: str, name: str = "image") -> bytes:
-    """The bytes of a base64 data URI (RFC 2397), or of bare base64, that came in `{name}_url`.
+def decode_data_uri(uri: str, field: str = "image_url") -> bytes:
+    """The bytes of a base64 data URI (RFC 2397), or of bare base64, that came in `field`.
 
     Raises:
-        InvalidRequest: a URL to fetch, another encoding, broken base64, or too large.
+        InvalidRequest: another encoding, broken base64, or too large.
     """
-    field = f"{name}_url"
-    if _FETCHED.match(uri):
-        message = f"this server fetches no URLs; send the picture as {name}_bytes or as a data URI"
-        raise InvalidRequest(field, message, "url_scheme")
     header = _DATA_URI.match(uri)
     if header and not header[0].lower().endswith(";base64,"):
         raise InvalidRequest(field, "the data URI must be base64: data:image/png;base64,…", "image_load_error")
-    return _decode_base64(uri[header.end() :] if header else uri, name)
+    return _decode_base64(uri[header.end() :] if header else uri, field)
 
 
-def _decode_base64(text: str, name: str) -> bytes:
+def _decode_base64(text: str, field: str) -> bytes:
     try:
         picture = binascii.a2b_base64(text, strict_mode=True)
     # ValueError: a character beyond ASCII. binascii.Error is one too.
     except ValueError:
-        message = f"not base64; send data:image/png;base64,… or {name}_bytes"
-        raise InvalidRequest(f"{name}_url", message, "image_load_error") from None
+        raise InvalidRequest(field, f"not base64; send {_as_data_uri(field)}", "image_load_error") from None
     if not 0 < len(picture) <= limits.IMAGE_BYTES_MAX:
         message = f"the picture must have 1 to {limits.IMAGE_BYTES_MAX} bytes"
-        raise InvalidRequest(f"{name}_url", message, "image_too_large" if picture else "image_load_error")
+        raise InvalidRequest(field, message, "image_too_large" if picture else "image_load_error")
     return picture
+
+
+def _as_data_uri(field: str) -> str:
+    in_bytes = f"{field.removesuffix('_url')}_bytes"
+    return f"the picture as a data URI, data:image/png;base64,…, or on a WebSocket as {in_bytes}"

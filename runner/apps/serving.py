@@ -6,7 +6,7 @@ else runs in a process of its own (`runner.hosting`). A door sees no difference.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from runner.engine.request import GenerationLimits
 from runner.protocol.allowance import Allowance
@@ -46,6 +46,21 @@ class Usage:
     pixels: int = 0
 
 
+class Meter(Protocol):
+    """What is counted of sockets."""
+
+    def sent(self, seconds: float, dropped_inputs: int) -> None:
+        """A result was sent, which took so long, and says that so many inputs were dropped before it."""
+
+
+class _Unmetered:
+    def sent(self, seconds: float, dropped_inputs: int) -> None:
+        pass
+
+
+UNMETERED: Final[Meter] = _Unmetered()
+
+
 @dataclass(frozen=True, slots=True)
 class SocketTerms:
     """What a socket that was let in may do, and how it came."""
@@ -60,6 +75,9 @@ class SocketTerms:
     query: str = ""
     """Raw, without credentials."""
     headers: Headers = ()
+    base_url: str = ""
+    """As of an `HttpRequest`."""
+    meter: Meter = UNMETERED
 
     @property
     def limits(self) -> GenerationLimits:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from runner.apps.fast_lcm_diffusion import SEED_DRAWN_MAX, FastLcmDiffusion, complete
+from runner.apps.completion import SEED_DRAWN_MAX, complete
+from runner.apps.fast_lcm_diffusion import FastLcmDiffusion
 from runner.engine.request import (
     EngineUnavailable,
     GenerationFailed,
@@ -138,7 +139,7 @@ def test_an_input_waits_for_a_model_that_is_loading() -> None:
 def test_image_to_image_wants_a_picture() -> None:
     engine = FakeEngine()
     app = FastLcmDiffusion(engine)
-    endpoint = app.image_to_image
+    endpoint = app.image_to_image_realtime
     with pytest.raises(InvalidRequest) as caught:
         endpoint(RealtimeInput(prompt="a star"))
     assert (caught.value.field, caught.value.kind) == ("image_bytes", "missing")
@@ -157,7 +158,7 @@ def test_image_to_image_wants_a_picture() -> None:
 )
 def test_inpainting_wants_a_picture_and_a_mask(fields: dict, field: str) -> None:
     engine = FakeEngine()
-    endpoint = FastLcmDiffusion(engine).inpainting
+    endpoint = FastLcmDiffusion(engine).inpainting_realtime
     with pytest.raises(InvalidRequest) as caught:
         endpoint(RealtimeInput(prompt="a star", **fields))
     assert (caught.value.field, caught.value.kind) == (field, "missing")

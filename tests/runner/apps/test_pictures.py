@@ -1,4 +1,4 @@
-"""The picture of an input: bytes or base64, and never a fetch."""
+"""The picture of an input: bytes, base64, or an address, which is fetched only where an app was told how."""
 
 import base64
 
@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from runner.apps import pictures
 from runner.engine.request import InvalidRequest
 from schemas import limits
-from schemas.images import RealtimeInput
+from schemas.images import RealtimeInput, Source, TextToImageInput
 
 
 def refusal(uri: str) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
-        pictures.decode_data_uri(uri)
+        pictures.read(Source("image_url", uri))
     assert caught.value.field == "image_url"
     return caught.value
 
@@ -37,8 +37,23 @@ def test_a_media_type_with_parameters() -> None:
         "gopher://localhost:6379/_x",
     ],
 )
-def test_no_url_is_ever_fetched(url: str) -> None:
-    assert refusal(url).message == "this server fetches no URLs; send the picture as image_bytes or as a data URI"
+def test_no_url_is_fetched_if_not_told_how(url: str) -> None:
+    error = refusal(url)
+    assert error.kind == "url_scheme"
+    assert error.message == (
+        "this server fetches no URLs; send the picture as a data URI, data:image/png;base64,…, or on a WebSocket as "
+        "image_bytes"
+    )
+
+
+def test_a_url_is_fetched_where_an_app_was_told_how() -> None:
+    def fetch(url: str, field: str) -> bytes:
+        return f"{url} for {field}".encode()
+
+    received = RealtimeInput(prompt="a star", image_url="HTTPS://example.com/a", mask_bytes=b"ho")
+    assert pictures.read(received.image, fetch) == (b"HTTPS://example.com/a for image_url", "image_url")
+    assert pictures.read(received.mask, fetch) == (b"ho", "mask_bytes")
+    assert pictures.read(Source("image_url", "aGk="), fetch) == (b"hi", "image_url")
 
 
 @pytest.mark.parametrize(
@@ -80,12 +95,17 @@ def test_a_picture_is_bounded_after_decoding() -> None:
 )
 def test_where_picture_and_mask_come_from(fields: dict, picture: tuple | None, mask: tuple | None) -> None:
     received = RealtimeInput(prompt="a star", **fields)
-    assert (pictures.picture_of(received), pictures.mask_of(received)) == (picture, mask)
+    assert (pictures.read(received.image), pictures.read(received.mask)) == (picture, mask)
+
+
+def test_text_has_no_picture() -> None:
+    received = TextToImageInput.model_validate({"prompt": "a star", "image_url": "aGk=", "mask_url": "aG8="})
+    assert (received.image, received.mask, pictures.read(None)) == (None, None, None)
 
 
 @pytest.mark.parametrize("uri", ["https://example.com/a.png", "data:image/png,x", "é", ""])
 def test_a_mask_that_cannot_be_read_is_blamed_on_the_mask(uri: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        pictures.mask_of(RealtimeInput(prompt="a star", mask_url=uri))
+        pictures.read(RealtimeInput(prompt="a star", mask_url=uri).mask)
     assert caught.value.field == "mask_url"
     assert "image_" not in caught.value.message

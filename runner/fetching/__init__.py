@@ -1,0 +1,1 @@
+"""Fetches pictures from addresses that users name, and reaches nothing that users should not."""

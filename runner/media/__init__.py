@@ -1,0 +1,1 @@
+"""Pictures kept as files for a while, for answers that carry links."""
