@@ -83,17 +83,35 @@ KINDS: Final = {
         "rate_limited",
         "Wait for the seconds that Retry-After says; `detail` names the limit.",
     ),
+    499: ProblemKind(
+        "client-closed-request",
+        "The client left before it was answered.",
+        "client_disconnected",
+        "Keep the connection open until the answer is there.",
+    ),
     500: ProblemKind(
         "internal-error",
         "The service failed on this request.",
         "internal_error",
         "Look for the id in `instance` in the service's log.",
     ),
+    502: ProblemKind(
+        "bad-gateway",
+        "What answers here gave no complete answer.",
+        "runner_incomplete_response",
+        "Try again; if it stays so, look for the id in `instance` in the service's log.",
+    ),
     503: ProblemKind(
         "unavailable",
         "The service cannot answer just now.",
         "unavailable",
         "Try again after the seconds that Retry-After says.",
+    ),
+    504: ProblemKind(
+        "gateway-timeout",
+        "The answer took longer than it may.",
+        "gateway_timeout",
+        "Ask for less, or allow more time with `x-fal-request-timeout`.",
     ),
 }
 

@@ -1,7 +1,7 @@
-"""Who may open a socket: the decision, and the gate that takes it before the upgrade.
+"""Who may open a socket or send a request: the decision, and the gate that takes it before the upgrade.
 
-A refused header gets an HTTP status. A refused token in the query is let through the upgrade and told in band,
-because a browser shows its page nothing of a failed upgrade. `exp` is looked at here and never again: the
+A refused header gets an HTTP status. At a socket a refused token in the query is let through the upgrade and told
+in band, because a browser shows its page nothing of a failed upgrade. `exp` is looked at here and never again: the
 official JS client sends no refreshed token on an open socket.
 """
 
@@ -10,12 +10,12 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol
 
-from runner.apps.serving import AppUnavailable, SocketEndpoint
+from runner.apps.serving import AppUnavailable, HttpEndpoint, SocketEndpoint
 from runner.doors import credentials
 from runner.doors.credentials import ApiKey, BearerToken, Credentials, MalformedCredentials, QueryToken
-from runner.doors.routes import Registry, Route
+from runner.doors.routes import EndpointT, Registry, Route, socket_path
 from runner.doors.tally import Tally
 from runner.doors.websocket import Refusal
 from runner.protocol.failures import Failure
@@ -63,7 +63,7 @@ Redeem = Callable[[str], None]
 """Redeems a one-time token. Raises TokenSpent, TokenNotRedeemed or AccessUnavailable."""
 
 Obstacle = Callable[[TokenClaims, bool], Failure | None]
-"""Why the counted limits of a token leave no room for a socket now, or None; the flag: it came of a key at the door."""
+"""Why the counted limits of a token leave no room now, or None; the flag: it came of a key at the door."""
 
 
 class Exchange(Protocol):
@@ -74,13 +74,23 @@ class Exchange(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """The socket may be opened, and leads to `route`."""
+class Admission(Generic[EndpointT]):
+    """Whoever asks may use what is at `route`."""
 
-    route: Route[SocketEndpoint]
+    route: Route[EndpointT]
     claims: TokenClaims
     by_key: bool = False
-    """Whether an API key opened it, exchanged for the token here."""
+    """Whether an API key did it, exchanged for the token here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted(Admission[SocketEndpoint]):
+    """The socket may be opened, and leads to `route`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittedRequest(Admission[HttpEndpoint]):
+    """The request may be answered by what is at `route`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +144,13 @@ _IN_BAND: Final = {
 IN_BAND_CLOSE: Final = dict(_IN_BAND.values())
 """The close code that follows each error of a socket that was opened for it."""
 
-_NO_ROOM: Final = {
+NO_ROOM: Final = {
     RealtimeErrorCode.LIMIT_EXCEEDED: HTTPStatus.TOO_MANY_REQUESTS,
     RealtimeErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+"""The status of what the counted limits refuse."""
+
+_PATH_SHOWN_CHARS: Final = 200
 
 # RFC 9110 §11.6.1 and RFC 6750 §3
 _CHALLENGE: Final = 'Bearer realm="lcm-realtime"'
@@ -157,7 +170,8 @@ def decide(path: str, query: str, authorization: str | None, registry: Registry,
     found: Credentials | None = None
     try:
         found = credentials.read(query, authorization)
-        return _admit(path, found, registry, asks)
+        admission = _admit(found, _Way(registry.socket, path, "there is no realtime endpoint at this path"), asks)
+        return Admitted(admission.route, admission.claims, admission.by_key)
     except MalformedCredentials as error:
         return _refuse(_Refused(HTTPStatus.UNAUTHORIZED, str(error)), found)
     except _Refused as refused:
@@ -166,53 +180,87 @@ def decide(path: str, query: str, authorization: str | None, registry: Registry,
         return _refuse(_Refused(HTTPStatus.SERVICE_UNAVAILABLE, error.reason), found)
 
 
-def _admit(path: str, found: Credentials | None, registry: Registry, asks: Asks) -> Admitted:
+def decide_request(
+    path: str, query: str, authorization: str | None, registry: Registry, asks: Asks
+) -> AdmittedRequest | RefusedHttp:
+    """Decides about one HTTP request as `decide` does about a handshake; every refusal is a status.
+
+    Raises:
+        AppUnavailable: the app cannot say yet what it has.
+    """
+    found: Credentials | None = None
+    try:
+        found = credentials.read(query, authorization)
+        admission = _admit(found, _Way(registry.http, path, f"Path {shown_path(path)} not found"), asks)
+        return AdmittedRequest(admission.route, admission.claims, admission.by_key)
+    except MalformedCredentials as error:
+        return _refuse_http(_Refused(HTTPStatus.UNAUTHORIZED, str(error)), found)
+    except _Refused as refused:
+        return _refuse_http(refused, found)
+
+
+def shown_path(path: str) -> str:
+    """A path as an error repeats it: WSGI has its bytes as Latin-1 (PEP 3333)."""
+    return path.encode("latin-1", "replace").decode(errors="replace")[:_PATH_SHOWN_CHARS]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way(Generic[EndpointT]):
+    """From a path to its endpoint."""
+
+    look_up: Callable[[str], Route[EndpointT] | None]
+    path: str
+    nowhere: str
+    """What to say where it leads nowhere."""
+
+    def route(self) -> Route[EndpointT]:
+        """Raises _Refused, AppUnavailable."""
+        if (route := self.look_up(self.path)) is None:
+            raise _Refused(HTTPStatus.NOT_FOUND, self.nowhere)
+        return route
+
+
+def _admit(found: Credentials | None, way: _Way[EndpointT], asks: Asks) -> Admission[EndpointT]:
     if found is None:
         raise _Refused(
             HTTPStatus.UNAUTHORIZED,
             "Send a token as ?fal_jwt_token=… or a key as Authorization: Key <key_id>:<key_secret>.",
         )
-    route = registry.socket(path)
     # A key is exchanged for its endpoint, so a path that leads nowhere is found out first; a token is judged first.
     if isinstance(found, ApiKey):
-        token, claims = _claims_of_key(found.key, _existing(route), asks)
+        route = way.route()
+        token, claims = _claims_of_key(found.key, route.path, asks)
     else:
         token, claims = found.token, _verified(found.token, asks.verify)
-    route = _existing(route)
+        route = way.route()
     if not covers_any(claims.apps, route.path):
         raise _Refused(HTTPStatus.FORBIDDEN, f"the token's allowed_apps do not include {route.path}")
     by_key = isinstance(found, ApiKey)
     if failure := asks.obstacle(claims, by_key):
-        raise _Refused(_NO_ROOM[failure.code], failure.reason)
+        raise _Refused(NO_ROOM[failure.code], failure.reason)
     if claims.one_time:  # last: what is refused for anything before does not use the token up
         _redeem(token, asks.redeem)
-    return Admitted(route, claims, by_key)
+    return Admission(route, claims, by_key)
 
 
-def _existing(route: Route[SocketEndpoint] | None) -> Route[SocketEndpoint]:
-    if route is None:
-        raise _Refused(HTTPStatus.NOT_FOUND, "there is no realtime endpoint at this path")
-    return route
-
-
-def _claims_of_key(key: str, route: Route[SocketEndpoint], asks: Asks) -> tuple[str, TokenClaims]:
-    token = _exchanged(key, route, asks.exchange)
+def _claims_of_key(key: str, path: str, asks: Asks) -> tuple[str, TokenClaims]:
+    token = _exchanged(key, path, asks.exchange)
     try:
         return token, _verified(token, asks.verify)
     except _Refused as refused:
         if refused.status != HTTPStatus.UNAUTHORIZED:
             raise
     # It was kept from before its revocation: the token service knows whether the key is still good for another.
-    token = _exchanged(key, route, asks.exchange, fresh=True)
+    token = _exchanged(key, path, asks.exchange, fresh=True)
     return token, _verified(token, asks.verify)
 
 
-def _exchanged(key: str, route: Route[SocketEndpoint], exchange: Exchange, *, fresh: bool = False) -> str:
+def _exchanged(key: str, path: str, exchange: Exchange, *, fresh: bool = False) -> str:
     try:
-        return exchange(key, route.path, fresh=True) if fresh else exchange(key, route.path)
+        return exchange(key, path, fresh=True) if fresh else exchange(key, path)
     except KeyRefused as refused:
         if refused.status == HTTPStatus.FORBIDDEN:
-            raise _Refused(HTTPStatus.FORBIDDEN, f"the key may not use {route.path}") from None
+            raise _Refused(HTTPStatus.FORBIDDEN, f"the key may not use {path}") from None
         raise _Refused(HTTPStatus.UNAUTHORIZED, KEY_UNKNOWN) from None
     except AccessUnavailable:
         raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "keys cannot be checked now, try again later") from None
@@ -245,12 +293,16 @@ def _refuse(refused: _Refused, found: Credentials | None) -> RefusedInBand | Ref
     if isinstance(found, QueryToken):
         error, close = _IN_BAND[refused.status]
         return RefusedInBand(error, refused.reason, close)
+    return _refuse_http(refused, found)
+
+
+def _refuse_http(refused: _Refused, found: Credentials | None) -> RefusedHttp:
     return RefusedHttp(refused.status, refused.reason, _headers(refused.status, found))
 
 
 def _headers(status: HTTPStatus, found: Credentials | None) -> dict[str, str]:
     match status:
-        case HTTPStatus.UNAUTHORIZED if isinstance(found, BearerToken):
+        case HTTPStatus.UNAUTHORIZED if isinstance(found, BearerToken | QueryToken):
             return {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
         case HTTPStatus.UNAUTHORIZED:
             return {"WWW-Authenticate": _ANY_CHALLENGE}
@@ -272,7 +324,7 @@ class Gate:
     def __call__(self, environ: dict[str, Any]) -> Refusal | None:
         """The HTTP refusal, or None to upgrade. Blocks its greenlet while the token service is asked."""
         decision = decide(
-            environ.get("PATH_INFO", ""),
+            socket_path(environ.get("PATH_INFO", ""), environ.get("HTTP_HOST", "")),
             environ.get("QUERY_STRING", ""),
             environ.get("HTTP_AUTHORIZATION"),
             self._registry,

@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from runner.apps.framework import App, DeclarationError, Mode, RealtimeDeclaration, declarations
+from runner.apps.framework import App, DeclarationError, HttpDeclaration, Mode, RealtimeDeclaration, declarations
 from runner.apps.serving import Conversation, HttpEndpoint, Socket, SocketEndpoint, SocketTerms
 from runner.doors.driver import Driver
+from runner.doors.inline_http import InlineHttp
 from runner.protocol.session import Session
 
 
@@ -31,8 +32,10 @@ class InlineApp:
             match declared:
                 case RealtimeDeclaration(mode=Mode.UNARY):
                     self._sockets[declared.path] = InlineRealtime(declared, handler)
+                case HttpDeclaration():
+                    self._http[declared.path] = InlineHttp(declared, handler)
                 case _:
-                    raise DeclarationError(f"{declared.path}: only unary endpoints are answered in the gateway")
+                    raise DeclarationError(f"{declared.path}: only HTTP and unary realtime are answered in the gateway")
 
     def socket(self, path: str) -> SocketEndpoint | None:
         """The realtime endpoint at `path`."""
@@ -58,4 +61,4 @@ class InlineRealtime:
         if rules.max_buffering is None:
             rules = replace(rules, max_buffering=self._declared.buffering)
         session = Session(self._declared.input_model, rules, terms.clock(), terms.allowance)
-        return Driver(socket, self._handler, session, terms.clock, terms.limits)
+        return Driver(socket, self._handler, session, terms.clock, terms.limits, terms.meter)

@@ -10,14 +10,14 @@ import random
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import gevent
 from gevent.event import Event
 from pydantic import ValidationError
 
 from runner.apps.serving import Usage
-from runner.doors.access import AccessUnavailable, Admitted, KeyRefused
+from runner.doors.access import AccessUnavailable, Admission, KeyRefused
 from runner.doors.token_service import ReportRefused
 from schemas import limits
 from schemas.events import EventKind, SessionEvent
@@ -145,15 +145,15 @@ class Reporter:
             self.lost += 1
 
 
-def connected(admitted: Admitted, address: str | None, now: float) -> SessionEvent | None:
-    """The event of a socket that was opened; None where the token says what no event can hold."""
+def connected(admitted: Admission[Any], address: str | None, now: float) -> SessionEvent | None:
+    """The event of a socket or request that was let in; None where the token says what no event can hold."""
     return _event(EventKind.CONNECTED, admitted, address, now)
 
 
 def closed(
-    admitted: Admitted, address: str | None, now: float, *, code: int | None, duration_s: float, usage: Usage
+    admitted: Admission[Any], address: str | None, now: float, *, code: int | None, duration_s: float, usage: Usage
 ) -> SessionEvent | None:
-    """The event of a socket that has ended, with what was drawn for it."""
+    """The event of a socket or a request that has ended, with what was drawn for it; requests have no code."""
     return _event(
         EventKind.CLOSED,
         admitted,
@@ -167,7 +167,7 @@ def closed(
 
 
 def _event(
-    kind: EventKind, admitted: Admitted, address: str | None, now: float, **details: float | None
+    kind: EventKind, admitted: Admission[Any], address: str | None, now: float, **details: float | None
 ) -> SessionEvent | None:
     claims = admitted.claims
     fields = {
