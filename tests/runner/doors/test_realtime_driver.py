@@ -12,7 +12,8 @@ from gevent.event import AsyncResult, Event
 from gevent.socket import create_connection
 from pydantic import BaseModel
 
-from runner.doors.driver import Driver, close_reason
+from runner.doors.conversing import close_reason
+from runner.doors.driver import Driver
 from runner.doors.websocket import WebSocketServer
 from runner.engine.request import InvalidRequest
 from runner.protocol.session import Session, SessionRules
