@@ -9,7 +9,8 @@ import logging
 import random
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +39,16 @@ def error_id() -> str:
         return str(uuid.uuid4())
 
 
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """What is logged inside is about the request of this id."""
+    token = _REQUEST_ID.set(name)
+    try:
+        yield
+    finally:
+        _REQUEST_ID.reset(token)
+
+
 class RequestIdFilter(logging.Filter):
     """Gives every log record `request_id`; None outside a request."""
 
@@ -57,14 +68,12 @@ class Arrival:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answers a request. The body must be made in here, not while it is sent: a generator has no id."""
-        name = self._receive(environ)
-        token = _REQUEST_ID.set(name)
-        try:
+        name = self.receive(environ)
+        with named(name):
             return self._application(environ, _naming(start_response, name))
-        finally:
-            _REQUEST_ID.reset(token)
 
-    def _receive(self, environ: "WSGIEnvironment") -> str:
+    def receive(self, environ: "WSGIEnvironment") -> str:
+        """Corrects the environ in place, once a request; returns the request's id."""
         peer = str(environ.get("REMOTE_ADDR", ""))
         # A name, not a secret: the system's random source would cost as much as a query.
         own_id = str(uuid.UUID(int=random.getrandbits(128), version=4))

@@ -24,6 +24,22 @@ def parse_origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def is_allowed(origin: str | None, allowed: tuple[str, ...], *, may_be_missing: bool) -> bool:
+    """Whether a request may come from where its `Origin` says.
+
+    Origins are compared as they are written (RFC 6454 §4, §5): `null`, another case or port, and one with an allowed
+    origin inside it are others.
+
+    Args:
+        origin: The header; None: there is none, which no browser leaves out of a WebSocket handshake.
+        allowed: As `parse_origins` gives them; empty: all are, for tokens are no cookies and come along with nobody.
+        may_be_missing: Whether programs that are no browsers may come.
+    """
+    if origin is None:
+        return may_be_missing
+    return not allowed or origin in allowed
+
+
 def _is_origin(text: str) -> bool:
     try:
         parts = urlsplit(text)

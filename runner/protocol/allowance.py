@@ -41,9 +41,11 @@ class _Requests:
 class Allowance:
     """What one open socket may still do. Made by `Allowances.enter`."""
 
-    def __init__(self, claims: TokenClaims, holder: str, requests: _Requests | None) -> None:
+    def __init__(self, claims: TokenClaims, holder: str, requests: _Requests | None, is_counted: bool = True) -> None:
         self.claims = claims
         self.holder = holder
+        self.is_counted = is_counted
+        """Whether the socket is one of so many."""
         self._requests = requests
 
     def reserve_request(self) -> bool:
@@ -71,10 +73,12 @@ class Allowances:
 
     Args:
         max_counted_tokens: See `COUNTED_TOKENS_MAX`.
+        max_connections: Sockets of any one token at once; a token's own max_connections can make it fewer.
     """
 
-    def __init__(self, max_counted_tokens: int = COUNTED_TOKENS_MAX) -> None:
+    def __init__(self, max_counted_tokens: int = COUNTED_TOKENS_MAX, max_connections: int | None = None) -> None:
         self._max_counted_tokens = max_counted_tokens
+        self._max_connections = max_connections
         self._sockets: Counter[str] = Counter()
         self._requests: dict[str, _Requests] = {}
         # Tokens whose count must outlive their sockets, by when they open no more; each is in it once.
@@ -93,12 +97,11 @@ class Allowances:
             by_key: Whether the token was made from an API key at the door.
             now: Unix time, seconds.
         """
-        most = claims.max_connections
+        most = self._most_sockets(claims)
         if most is not None and self._sockets[_holder(claims, by_key)] >= most:
             whose = "key" if by_key else "token"
-            return failures.limit_exceeded(
-                f"the {whose}'s max_connections, {most}, is reached: close another socket and try again"
-            )
+            limit = f"the {whose}'s max_connections" if most == claims.max_connections else f"the limit of one {whose}"
+            return failures.limit_exceeded(f"{limit}, {most}, is reached: close another socket and try again")
         if claims.max_requests is None or claims.jti in self._requests:
             return None
         self._forget(now)
@@ -113,24 +116,28 @@ class Allowances:
         if failure := self.obstacle(claims, by_key=by_key, now=now):
             raise NoRoom(failure)
         holder = _holder(claims, by_key)
-        if claims.max_connections is not None:
+        is_counted = self._most_sockets(claims) is not None
+        if is_counted:
             self._sockets[holder] += 1
         requests = None
         if claims.max_requests is not None:
             forget_at = claims.exp + limits.TOKEN_LEEWAY_S
             requests = self._requests.setdefault(claims.jti, _Requests(forget_at))
             requests.sockets += 1
-        return Allowance(claims, holder, requests)
+        return Allowance(claims, holder, requests, is_counted)
 
     def leave(self, allowance: Allowance) -> None:
         """Gives a socket's place back. Its requests stay counted for as long as its token opens sockets."""
         claims, holder = allowance.claims, allowance.holder
-        if claims.max_connections is not None:
+        if allowance.is_counted:
             self._sockets[holder] -= 1
             if not self._sockets[holder]:
                 del self._sockets[holder]
         if claims.max_requests is not None:
             self._leave_requests(claims.jti)
+
+    def _most_sockets(self, claims: TokenClaims) -> int | None:
+        return min((most for most in (claims.max_connections, self._max_connections) if most is not None), default=None)
 
     def _leave_requests(self, jti: str) -> None:
         requests = self._requests[jti]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from httpbase.origins import InvalidOrigins, parse_origins
+from httpbase.origins import InvalidOrigins, is_allowed, parse_origins
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,19 @@ def test_a_list_of_origins_is_read(text: str, origins: tuple[str, ...]) -> None:
 def test_what_no_browser_sends_is_refused(text: str) -> None:
     with pytest.raises(InvalidOrigins, match=r"https://app\.example\.com"):
         parse_origins(f"https://fine.example,{text}")
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed", "may_be_missing", "verdict"),
+    [
+        ("https://anybody.example", (), True, True),
+        ("https://app.example", ("https://app.example",), True, True),
+        ("https://app.example.evil", ("https://app.example",), True, False),
+        (None, ("https://app.example",), True, True),
+        (None, ("https://app.example",), False, False),
+        (None, (), False, False),
+        ("", ("https://app.example",), True, False),
+    ],
+)
+def test_who_may_come(origin: str | None, allowed: tuple[str, ...], may_be_missing: bool, verdict: bool) -> None:
+    assert is_allowed(origin, allowed, may_be_missing=may_be_missing) is verdict

@@ -1,4 +1,4 @@
-"""Every J and H requirement is a test of its name: `test_j6_…` shows J6. Without one it would be a mere intention."""
+"""Every J, H and W requirement is a test of its name (`test_j6_…` shows J6), or it would be a mere intention."""
 
 import ast
 import re
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent.parent
-REQUIREMENTS = [f"j{number}" for number in range(1, 18)] + [f"h{number}" for number in range(1, 12)]
+LAST = {"j": 17, "h": 11, "w": 16}
+REQUIREMENTS = [f"{kind}{number}" for kind, last in LAST.items() for number in range(1, last + 1)]
 
 
 @pytest.fixture(scope="module")
