@@ -24,7 +24,8 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without settings of ours, so that only `extra` configures a child."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     if "LCM_TEST_SECRETS" in inherited:
-        inherited["PYTHONPATH"] = str(ROOT / "tests" / "leaks")
+        others = inherited.get("PYTHONPATH")
+        inherited["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests" / "leaks"), *([others] if others else [])])
     return {**inherited, "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="Node.js and
 @pytest.fixture(scope="session")
 def client() -> Path:
     """The folder of the driver, with the client that its lock file pins."""
-    if not (JS / "node_modules" / "@fal-ai" / "client").exists():
+    packages = json.loads((JS / "package.json").read_text())["dependencies"]
+    if not all((JS / "node_modules" / name).exists() for name in packages):
         subprocess.run(["npm", "ci"], cwd=JS, check=True, capture_output=True)
     return JS
 

@@ -1,7 +1,8 @@
 // node driver.mjs SCENARIO '{"runner": "ws://…", "authsvc": "http://…", "key": "id:secret"}'
 // Runs one scenario with the official client and prints what it saw as one JSON line.
 import { createFalClient } from "@fal-ai/client";
-import { selfHost, sockets, tokenProvider } from "./host.mjs";
+import { decode } from "@msgpack/msgpack";
+import { falProxy, redirected, selfHost, sockets, tokenProvider } from "./host.mjs";
 
 const APP = "fal-ai/fast-lcm-diffusion";
 const [, , scenario, argument] = process.argv;
@@ -10,10 +11,10 @@ selfHost(at.runner);
 const fal = createFalClient();
 
 /** A connection whose results and errors can be awaited one by one. */
-function open(app, options = {}) {
+function open(app, options = {}, client = fal) {
   const seen = { results: [], errors: [], waiting: [] };
   const wake = () => seen.waiting.splice(0).forEach((resolve) => resolve());
-  const connection = fal.realtime.connect(app, {
+  const connection = client.realtime.connect(app, {
     connectionKey: crypto.randomUUID(),
     throttleInterval: 0,
     tokenProvider: tokenProvider(at.authsvc, at.key),
@@ -22,10 +23,18 @@ function open(app, options = {}) {
     onError: (error) => (seen.errors.push(error), wake()),
     ...options,
   });
+  seen.wake = wake;
   seen.until = async (condition) => {
     while (!condition(seen)) await new Promise((resolve) => seen.waiting.push(resolve));
   };
   return { connection, seen };
+}
+
+/** One prompt, and what came of it. */
+async function ask({ connection, seen }, input = { prompt: "a red circle" }) {
+  connection.send(input);
+  await seen.until(() => seen.results.length + seen.errors.length > 0);
+  return { results: seen.results.map(summary), errors: errors(seen), sent: sockets[0].sent };
 }
 
 /** What of a result the test looks at. */
@@ -111,6 +120,67 @@ const scenarios = {
       dropped: seen.results.slice(1).reduce((sum, result) => sum + result.dropped_inputs, 0),
       errors: errors(seen),
     };
+  },
+
+  async refreshes_while_open() {
+    const provider = tokenProvider(at.authsvc, at.key);
+    const { connection, seen } = open(APP, {
+      tokenProvider: (app) => provider(app).finally(() => seen.wake()),
+      tokenExpirationSeconds: 1, // the client asks again at 90 % of it
+    });
+    connection.send({ prompt: "a red circle", request_id: "before" });
+    await seen.until(() => seen.results.length + seen.errors.length > 0 && provider.calls.length >= 3);
+    connection.send({ prompt: "a red circle", request_id: "after" });
+    const ids = () => seen.results.map((result) => result.request_id);
+    await seen.until(() => ids().includes("after") || seen.errors.length > 0);
+    return { ids: [...new Set(ids())], errors: errors(seen), sockets: sockets.length };
+  },
+
+  async one_input() {
+    return ask(open(APP), at.input);
+  },
+
+  async custom_path() {
+    const provider = tokenProvider(at.authsvc, at.key);
+    const image_bytes = new Uint8Array(Buffer.from(at.image, "base64"));
+    const connected = open(APP, { path: at.path, tokenProvider: provider });
+    return { ...(await ask(connected, { prompt: "a red circle", image_bytes })), sent: [], asked: provider.calls };
+  },
+
+  async custom_codec() {
+    // What is sent before the socket is open is encoded twice (realtime.js, onopen): a codec lets its own output pass.
+    const encodeMessage = (input) => (typeof input === "string" ? input : JSON.stringify(input));
+    const decodeMessage = (data) => (typeof data === "string" ? JSON.parse(data) : { ...decode(data), by: "my codec" });
+    return ask(open(APP, { encodeMessage, decodeMessage }), { prompt: "a red circle", request_id: "text" });
+  },
+
+  async default_token_provider() {
+    const client = createFalClient({ credentials: at.key, requestMiddleware: redirected(at) });
+    return ask(open(APP, { tokenProvider: undefined }, client));
+  },
+
+  async through_the_server_proxy() {
+    const proxy = await falProxy(at.authsvc, at.key);
+    const client = createFalClient({ proxyUrl: { url: proxy.url, when: "always" } });
+    return { ...(await ask(open(APP, { tokenProvider: undefined }, client))), proxied: proxy.targets };
+  },
+
+  async streamed_results() {
+    const { connection, seen } = open(at.app, { path: at.path });
+    connection.send(at.input);
+    await seen.until(() => seen.results.length + seen.errors.length > 0);
+    const code = await sockets[0].closing;
+    return { results: seen.results, errors: errors(seen), code };
+  },
+
+  async run() {
+    const client = createFalClient({ credentials: at.key, requestMiddleware: redirected(at) });
+    try {
+      const { data, requestId } = await client.run(APP, { input: at.input });
+      return { keys: Object.keys(data), requestId };
+    } catch ({ name, status, message, body, requestId, fieldErrors }) {
+      return { name, status, message, body, requestId, fieldErrors };
+    }
   },
 };
 
