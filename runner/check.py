@@ -44,7 +44,7 @@ def check(model: Path, device: str, progress: Callable[[str], None]) -> dict[str
         CheckError: something is wrong.
     """
     try:
-        pipeline = Pipeline.load(model, device, progress=progress)
+        pipeline = Pipeline.load(model, device, progress=lambda activity: progress(str(activity)))
         description = read_description(model)
         progress("drawing")
         golden = description.golden

@@ -53,7 +53,7 @@ def tune(
         card = read_description(model).card()
         wanted = [read_size("--sizes", text, card) for text in sizes] or _all_sizes(card)
         with console.status("loading …") as status:
-            pipeline = Pipeline.load(model, place, threads, progress=lambda words: status.update(f"{words} …"))
+            pipeline = Pipeline.load(model, place, threads, progress=lambda activity: status.update(f"{activity} …"))
             status.update("measuring the text encoders …")
             tuner = Tuner(pipeline, rounds, [rows for rows in ROWS if rows <= rows_max])
             text = tuner.text_seconds()

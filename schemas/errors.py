@@ -57,6 +57,9 @@ class RealtimeErrorMessage(BaseModel):
     detail: list[dict[str, Any]] | None = None
     request_id: str | None = None
     error_id: str | None = None
+    retry_after_s: float | None = Field(
+        default=None, ge=0, description="UNAVAILABLE: when to send the input again, if that can be told."
+    )
 
 
 TIMEOUT_REASON = "no inputs, reconnect when needed!"

@@ -22,11 +22,14 @@ _ROWS_BOUNDS: Final = (1, 2, 4, 8, 16, 32)
 _LABELS: Final = ("worker", "device")
 
 
-def blueprint(engine: WatchedEngine, tally: Tally, reporter: Reporter | None) -> Blueprint:
+def blueprint(engine: WatchedEngine, tally: Tally, reporter: Reporter | None, *others: Collector) -> Blueprint:
     """The route."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(EngineCollector(engine))
     registry.register(DoorCollector(tally, reporter))
+    registry.register(tally.stages)
+    for other in others:
+        registry.register(other)
     return metrics.blueprint(registry)
 
 
@@ -60,8 +63,11 @@ class DoorCollector(Collector):
         tally = self._tally
         yield _single(GaugeMetricFamily, "runner_open_sessions", "Sessions that are open.", tally.open_sessions)
         yield _single(CounterMetricFamily, "runner_pictures_sent", "Pictures sent over sockets.", tally.images)
+        dropped = "Inputs of built-in apps' sockets that newer ones replaced before their turn."
+        yield _single(CounterMetricFamily, "runner_inputs_dropped", dropped, tally.dropped_inputs)
         yield _labelled("runner_handshakes_refused", "Handshakes refused, by why.", "reason", tally.refusals)
         yield _labelled("runner_sessions_closed", "Sessions ended, by their close code.", "code", tally.closes)
+        yield _labelled("runner_http_requests", "HTTP requests to apps, by status.", "status", tally.answers)
         if self._reporter is not None:
             backlog, lost = self._reporter.backlog, self._reporter.lost
             yield _single(GaugeMetricFamily, "runner_reports_waiting", "Session events not reported yet.", backlog)

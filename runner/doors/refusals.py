@@ -6,11 +6,12 @@ Its statuses, `error_type`s and headers are fal's (contract §4, Error bodies).
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, Final
 
 from httpbase.errors import RETRY_AFTER_S
 from runner.apps.serving import AppUnavailable, HttpAnswer
-from runner.engine.request import EngineUnavailable, GenerationFailed, InvalidRequest
+from runner.engine.request import EngineBusy, EngineUnavailable, GenerationFailed, InvalidRequest
 from runner.protocol import failures
 from runner.protocol.failures import Failure
 from schemas.errors import FieldError, Problem, RealtimeErrorCode
@@ -90,7 +91,7 @@ def of_failure(failure: Failure) -> HttpRefusal:
 def unavailable(reason: str, error_type: str = NO_STARTED_RUNNER, retry_after_s: float = RETRY_AFTER_S) -> HttpRefusal:
     """Nobody can answer now."""
     # RFC 9110 §10.2.3: whole seconds.
-    return HttpRefusal(503, reason, error_type, {"retry-after": str(max(1, round(retry_after_s)))})
+    return HttpRefusal(503, reason, error_type, {"retry-after": str(max(1, ceil(retry_after_s)))})
 
 
 def of_error(error: Exception, request_id: str) -> HttpRefusal:
@@ -98,9 +99,10 @@ def of_error(error: Exception, request_id: str) -> HttpRefusal:
     match error:
         case InvalidRequest():
             return of_failure(failures.invalid_field(error.field, error.message, error.kind))
+        case EngineBusy():
+            return unavailable(failures.busy(error.retry_after_s).reason, retry_after_s=error.retry_after_s)
         case EngineUnavailable():
-            wait_s = getattr(error, "retry_after_s", None)
-            return unavailable(failures.unavailable().reason, retry_after_s=RETRY_AFTER_S if wait_s is None else wait_s)
+            return unavailable(failures.unavailable().reason)
         case AppUnavailable():
             return unavailable(error.reason, NO_CONNECTION)
         case GenerationFailed():

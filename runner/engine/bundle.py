@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from runner.engine.request import ModelCard
 
@@ -159,6 +159,19 @@ class SchedulerConstants(_Strict):
     sigma_data: float = Field(default=0.5, gt=0)
 
 
+Rgb = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+
+
+class PreviewColours(_Strict):
+    """What latents, as the UNet has them, look like: `latents @ factors + bias` is RGB, each from -1 to 1.
+
+    A row of `factors` for each channel.
+    """
+
+    factors: tuple[Rgb, ...]
+    bias: Rgb
+
+
 class Golden(_Strict):
     """A request, and by how much what this bundle draws for it may differ from `golden.png`.
 
@@ -200,6 +213,8 @@ class ModelDescription(_Strict):
     decoder_stages: tuple[str, ...] = Field(default=(VAE_DECODER_ONNX,), min_length=1)
     """The graphs of the VAE decoder in the order in which they run; the first is vae_decoder.onnx."""
     golden: Golden | None = None
+    preview: PreviewColours | None = None
+    """Without it, steps cannot be shown."""
     precision: Literal["fp32", "fp16"]
     device: Literal["cpu", "cuda"]
     """What the graphs' operators run on: the fused CUDA operators have no CPU kernels."""
@@ -233,6 +248,12 @@ class ModelDescription(_Strict):
         parts = [*self.decoder_stages, *([GOLDEN_PNG] if self.golden else [])]
         if missing := [name for name in parts if name not in self.files]:
             raise ValueError(f"not listed: {', '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
+    def _colours_fit(self) -> Self:
+        if self.preview is not None and len(self.preview.factors) != self.latent_channels:
+            raise ValueError(f"preview.factors needs a row for each of the {self.latent_channels} latent_channels")
         return self
 
     @model_validator(mode="after")

@@ -7,20 +7,33 @@ to the hub's thread.
 import os
 import re
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from gevent.event import Event
 
-from runner.engine.answers import AnswerDesk
+from runner.engine.admission import Admission
+from runner.engine.answers import AnswerDesk, Waiting
 from runner.engine.child import WORKER_COMMAND
 from runner.engine.pool import Pool, Seat
-from runner.engine.request import FLOW, LIMITS, EngineUnavailable, GenerationRequest, GenerationResult, ModelCard
+from runner.engine.request import (
+    FLOW,
+    LIMITS,
+    EngineUnavailable,
+    GenerationRequest,
+    GenerationResult,
+    ModelCard,
+    StepPreview,
+)
 from runner.engine.supervisor import BACK_OFF_S, STALL_S, EngineState, Supervisor
 
 DEVICES: Final = r"auto|(cpu|cuda:\d+)(,(cpu|cuda:\d+))*"
 """What a device can be called: "auto", or one or more separated by commas, a worker for each."""
+
+Observe = Callable[[GenerationRequest, GenerationResult, float], None]
 
 _WHY_NOT: Final = {
     EngineState.STARTING: "the engine is starting",
@@ -39,6 +52,8 @@ class EngineClient:
         *,
         threads: int | None = None,
         max_pending: int = 64,
+        max_wait_s: float | None = None,
+        observe: Observe = lambda request, result, seconds: None,
         command: Sequence[str] = WORKER_COMMAND,
         back_off_s: Sequence[float] = BACK_OFF_S,
         stall_s: float = STALL_S,
@@ -50,6 +65,8 @@ class EngineClient:
             device: see `DEVICES`.
             threads: CPU threads of a worker for one operator; None shares all cores out among the workers.
             max_pending: generations that may be unanswered at once, for each worker.
+            max_wait_s: how long one may be expected to wait before it is begun, see `admission`; None: for ever.
+            observe: is told of each result, and how many seconds after its request it came. Must not block.
             command: the worker program.
             back_off_s: waits before restarts, see `supervisor.BACK_OFF_S`.
             stall_s: how long a worker may be silent over a request, see `supervisor.STALL_S`.
@@ -68,7 +85,8 @@ class EngineClient:
             own = [*arguments, f"--device={seat.device}"]
             return Supervisor(command, own, seat, back_off_s=back_off_s, stall_s=stall_s)
 
-        self._desk = AnswerDesk(max_pending * len(devices))
+        self._observe = observe
+        self._desk = AnswerDesk(Admission(max_pending * len(devices), max_wait_s))
         self._pool = Pool(devices, self._desk, make_supervisor)
 
     @property
@@ -137,22 +155,45 @@ class EngineClient:
 
         Raises:
             InvalidRequest: this model cannot draw that, or the socket's token does not allow it.
+            EngineBusy: too much waits already.
             EngineUnavailable: no worker can take it now; the message is fit for users.
             GenerationFailed: the engine failed on it.
         """
+        *_, result = self._answers(request)
+        assert isinstance(result, GenerationResult)
+        return result
+
+    def stream(self, request: GenerationRequest) -> Generator[StepPreview | GenerationResult]:
+        """Draw, and yield previews of the first picture on the way to the result, which comes last.
+
+        Nothing happens before the first is taken. Closing it, or killing the greenlet that waits in it, cancels the
+        request. Whoever takes too slowly misses previews; a model whose bundle has no `preview` gives none.
+
+        Raises:
+            GenerationError: as `generate`.
+        """
+        yield from self._answers(replace(request, previews=True))
+
+    def _answers(self, request: GenerationRequest) -> Generator[StepPreview | GenerationResult]:
         LIMITS.get().check(request)
         if why_not := _WHY_NOT.get(self.state):
             raise EngineUnavailable(why_not)
+        since = time.monotonic()
         entry = self._desk.enter(request, FLOW.get())
         self._pool.distribute()
         try:
+            while (preview := entry.waiter.next_preview()) is not None:
+                yield preview
             result = entry.waiter.get()
         finally:
-            # Still in the book only if this greenlet is being killed or timed out.
-            if cancel := self._desk.withdraw(entry):
-                self._pool.tell(entry.worker, cancel)
-        assert result is not None  # what `set` was given; only gevent's annotation says otherwise
-        return result
+            self._leave(entry)
+        self._observe(request, result, time.monotonic() - since)
+        yield result
+
+    def _leave(self, entry: Waiting) -> None:
+        # Still in the book only if the caller is being killed or timed out, or wants no more.
+        if cancel := self._desk.withdraw(entry):
+            self._pool.tell(entry.worker, cancel)
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the workers, by force after `timeout` seconds; whoever still waits gets EngineUnavailable."""

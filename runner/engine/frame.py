@@ -47,6 +47,12 @@ class Frame:
         """Height and width of the latents."""
         return self.drawn_height // self.vae_scale_factor, self.drawn_width // self.vae_scale_factor
 
+    @property
+    def latent_box(self) -> tuple[float, float, float, float]:
+        """What was asked for within the latents: left, top, right and bottom, which may lie inside of one."""
+        left, top = (margin / self.vae_scale_factor for margin in self._margins)
+        return left, top, left + self.width / self.vae_scale_factor, top + self.height / self.vae_scale_factor
+
     def padded(self, pixels: Pixels) -> Pixels:
         """A picture [height, width, …] as asked for, with its edges repeated outwards to the size drawn."""
         if pixels.shape[:2] == (self.drawn_height, self.drawn_width):

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from runner.engine.request import EngineUnavailable, GenerationRequest
+from runner.engine.request import GenerationRequest
 
 Waiter = TypeVar("Waiter")
 
@@ -41,16 +41,19 @@ class Entry(Generic[Waiter]):
 
     @property
     def cost(self) -> int:
-        """How much work it is, in pixels times steps."""
-        request = self.request
-        return request.width * request.height * request.num_images * request.num_inference_steps
+        """How much work it is, see `cost_of`."""
+        return cost_of(self.request)
+
+
+def cost_of(request: GenerationRequest) -> int:
+    """How much work a request is, in pixels times steps."""
+    return request.width * request.height * request.num_images * request.num_inference_steps
 
 
 class Ledger(Generic[Waiter]):
     """Unanswered generations in the order in which they came."""
 
-    def __init__(self, max_pending: int) -> None:
-        self._max_pending = max_pending
+    def __init__(self) -> None:
         self._ids = itertools.count(1)
         self._entries: dict[int, Entry[Waiter]] = {}
 
@@ -68,13 +71,7 @@ class Ledger(Generic[Waiter]):
         return [entry for entry in self._entries.values() if entry.worker == worker]
 
     def add(self, request: GenerationRequest, flow: str, waiter: Waiter) -> Entry[Waiter]:
-        """Enter a generation.
-
-        Raises:
-            EngineUnavailable: `max_pending` are waiting already.
-        """
-        if len(self._entries) >= self._max_pending:
-            raise EngineUnavailable("busy")
+        """Enter a generation."""
         entry = Entry(next(self._ids), request, flow, waiter)
         self._entries[entry.id] = entry
         return entry
@@ -117,6 +114,10 @@ class Ledger(Generic[Waiter]):
         """Its worker has begun with it. Unknown ids are fine: the caller may have left."""
         if entry := self._entries.get(id_):
             entry.is_running = True
+
+    def get(self, id_: int) -> Entry[Waiter] | None:
+        """An entry; None if it was taken out."""
+        return self._entries.get(id_)
 
     def take(self, id_: int) -> Entry[Waiter] | None:
         """Take an entry out in order to answer it; None if somebody else did or its caller has left."""

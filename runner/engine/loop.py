@@ -26,6 +26,7 @@ from runner.engine.interval import Interval, Quantum
 from runner.engine.job import Job
 from runner.engine.messages import Failed, Finished, FromWorker, Progress, Refused, Started, Statistics
 from runner.engine.pipeline import Pipeline
+from runner.engine.previewing import Previewer
 from runner.engine.reading import ReadRequest
 from runner.engine.request import GenerationRequest, InvalidRequest, ModelCard, OutOfMemory
 from runner.engine.sample import Sample
@@ -66,6 +67,7 @@ class EngineLoop:
         encoding: Where results are encoded. Not the same threads, so that a picture that is hard to read does not
             hold up one that is done.
         clock: Seconds, never going back.
+        previewing: Where previews are encoded; None: where results are.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class EngineLoop:
         reading: Side,
         encoding: Side,
         clock: Callable[[], float] = time.perf_counter,
+        previewing: Side | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._say = say
@@ -89,6 +92,7 @@ class EngineLoop:
         self._jobs: dict[Sample, Job] = {}
         self._newcomers: list[Job] = []
         self._finisher = Finisher(pipeline, self._batcher.turn)
+        self._previewer = Previewer(pipeline, say, previewing or encoding)
         self._heartbeat = Heartbeat(clock)
         self._tally = Tally()
         self._report_beat = Heartbeat(clock)
@@ -215,6 +219,7 @@ class EngineLoop:
         job = self._jobs[sample]
         job.has_progressed = True
         job.first_step_at = started_at if job.first_step_at is None else job.first_step_at
+        self._previewer.stepped(job, sample)
         if sample.is_done:
             job.denoised_at = now
             self._batcher.remove(sample)

@@ -1,8 +1,8 @@
 """What the gateway and a worker say to each other: one msgpack map a frame, `type` says which.
 
 gateway to worker: Generate, Cancel.
-worker to gateway: Loading …, then Ready or CannotStart; for each Generate Started,
-Progress … while it takes long, then one of Finished, Refused, Failed. A cancelled generation may end without a word.
+worker to gateway: Loading …, then Ready or CannotStart; for each Generate Started, Progress … while it takes long,
+Preview … if it wants them, then one of Finished, Refused, Failed. A cancelled generation may end without a word.
 Statistics in between, once a second at most. Many generations may be under way at once.
 """
 
@@ -12,7 +12,14 @@ from typing import Annotated, Any, Final, Literal
 import msgpack
 from pydantic import Field, TypeAdapter, ValidationError
 
-from runner.engine.request import EngineStatistics, GenerationRequest, GenerationResult, ModelCard
+from runner.engine.request import (
+    Activity,
+    EngineStatistics,
+    GenerationRequest,
+    GenerationResult,
+    ModelCard,
+    StepPreview,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +42,9 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The worker is starting; `detail` says how far it is."""
+    """The worker is starting, and does this now."""
 
-    detail: str
+    activity: Activity
     type: Literal["loading"] = "loading"
 
 
@@ -71,6 +78,15 @@ class Progress:
 
     id: int
     type: Literal["progress"] = "progress"
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A step of the request, for those that want `previews`."""
+
+    id: int
+    preview: StepPreview
+    type: Literal["preview"] = "preview"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +127,7 @@ class Statistics:
 
 
 FromGateway = Generate | Cancel
-FromWorker = Loading | Ready | CannotStart | Started | Progress | Finished | Refused | Failed | Statistics
+FromWorker = Loading | Ready | CannotStart | Started | Progress | Preview | Finished | Refused | Failed | Statistics
 Message = FromGateway | FromWorker
 
 

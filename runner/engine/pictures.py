@@ -73,6 +73,8 @@ def _decode(data: bytes, width: int, height: int, field: str, mode: str) -> NDAr
             _check_size(image, field)
             if scans * math.prod(image.size) > _SCANNED_PIXELS_MAX:
                 raise _too_many_parts(field)
+            if image.format == "JPEG" and 8 * len(data) < _blocks(image.size):
+                raise InvalidRequest(field, "cut short, or larger by its header than in truth", "image_load_error")
             return np.asarray(_fitted(image, width, height, mode), dtype=np.uint8)
     except (InvalidRequest, MemoryError):
         raise
@@ -99,6 +101,14 @@ def _is_known(data: bytes) -> bool:
 def _check_size(image: Image.Image, field: str) -> None:
     if max(image.size) > limits.IMAGE_INPUT_SIDE_MAX_PX or math.prod(image.size) > limits.IMAGE_INPUT_PIXELS_MAX:
         raise _too_large(field)
+
+
+def _blocks(size: tuple[int, int]) -> int:
+    """Blocks of a JPEG's light, each of which takes a bit at least (ITU-T T.81, F.1.2.1, G.1.2.1).
+
+    What is missing libjpeg makes up in grey, and only warns.
+    """
+    return math.prod(-(-side // 8) for side in size)
 
 
 def _too_many_parts(field: str) -> InvalidRequest:

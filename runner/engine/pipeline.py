@@ -7,7 +7,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +19,18 @@ from runner.engine.decoding import Decoding
 from runner.engine.devices import resolve_device
 from runner.engine.graphs import Graph, check_chain
 from runner.engine.memory import out_of_memory_told
+from runner.engine.preview import Painter, Unfinished
 from runner.engine.prompt_cache import CacheStatistics
 from runner.engine.reading import Reader, ReadRequest, timed
 from runner.engine.request import (
+    Activity,
     GeneratedImage,
     GenerationCancelled,
     GenerationRequest,
     GenerationResult,
     ModelCard,
     OutOfMemory,
+    StepPreview,
 )
 from runner.engine.safety import SafetyChecker
 from runner.engine.sample import PreparedRequest, Sample, SourceLatents
@@ -37,10 +40,18 @@ from runner.engine.warm_up import warm_up
 
 Pixels = NDArray[np.uint8]
 
-Progress = Callable[[str], None]
+Progress = Callable[[Activity], None]
+
+_GRAPH_WORDS: Final = {
+    bundle.TEXT_ONNX: "text encoders",
+    bundle.STEP_ONNX: "UNet",
+    bundle.VAE_ENCODER_ONNX: "VAE encoder",
+    bundle.SAFETY_CHECKER_ONNX: "safety checker",
+}
+_DECODER_WORDS: Final = "VAE decoder"
 
 
-def _silent(_: str) -> None:
+def _silent(_: Activity) -> None:
     pass
 
 
@@ -68,6 +79,7 @@ class Pipeline:
         self._encoder = graphs[bundle.VAE_ENCODER_ONNX]
         checker = graphs.get(bundle.SAFETY_CHECKER_ONNX)
         self._safety_checker = None if checker is None else SafetyChecker(checker)
+        self._painter = None if description.preview is None else Painter(description.preview)
 
     @classmethod
     def load(
@@ -86,19 +98,21 @@ class Pipeline:
             device: "cpu", "cuda:N", or "auto" for the best there is.
             threads: CPU threads for one operator; None takes every core this process may use.
             check_hashes: read every byte of the bundle to compare its SHA-256.
-            progress: is told what happens, in words for the operator.
+            progress: is told what happens.
 
         Raises:
             BundleError: the bundle cannot be used on this device.
         """
         device = resolve_device(device)
-        progress("checking files")
+        progress(Activity("checking files"))
         description = bundle.check(directory, hashes=check_hashes)
         _check_device(directory, description, device)
         tokenizer = PromptTokenizer(directory)
         graphs = {}
-        for name, signature in _signatures(description).items():
-            progress(f"loading {name}")
+        signatures = _signatures(description)
+        for number, (name, signature) in enumerate(signatures.items()):
+            words = f"loading the {_GRAPH_WORDS.get(name, _DECODER_WORDS)}"
+            progress(Activity(words, number, len(signatures)))
             graphs[name] = Graph(directory / name, signature, device, threads, captures=name == bundle.STEP_ONNX)
         check_chain(directory, description.decoder_stages, graphs)
         table = BatchTable.load(directory, description, device, threads)
@@ -153,6 +167,21 @@ class Pipeline:
             OutOfMemory: the device has too little for so many rows.
         """
         self._stepper.step(samples)
+
+    def shows_steps(self, request: GenerationRequest) -> bool:
+        """Whether there are previews for this request: never where a safety checker is to look at the picture first."""
+        is_checked = request.check_safety and self._safety_checker is not None
+        return request.previews and self._painter is not None and not is_checked
+
+    def unfinished(self, sample: Sample) -> Unfinished:
+        """The sample as its last step has left it, for `preview`. To be asked after each of its steps."""
+        return sample.unfinished(self._stepper.latents(sample))
+
+    def preview(self, unfinished: Unfinished) -> StepPreview:
+        """What the picture is about to be. Host only; for any thread."""
+        assert self._painter is not None
+        image = self._painter(unfinished.estimate, unfinished.frame)
+        return StepPreview(unfinished.steps_done, unfinished.steps, image)
 
     @out_of_memory_told()
     def decoding(self, sample: Sample) -> Decoding:

@@ -11,7 +11,7 @@ from gevent.event import Event
 
 from runner.engine.answers import AnswerDesk
 from runner.engine.messages import Cancel, Message, Statistics
-from runner.engine.request import EngineStatistics
+from runner.engine.request import Activity, EngineStatistics
 from runner.engine.statistics import total
 from runner.engine.supervisor import EngineState, Supervisor
 
@@ -50,6 +50,11 @@ class Seat:
     def state(self) -> EngineState:
         """How the worker is."""
         return self.supervisor.state
+
+    @property
+    def activity(self) -> Activity | None:
+        """What the worker does to become ready; None if it is, or if there is none."""
+        return self.supervisor.activity
 
     @property
     def restarts(self) -> int:

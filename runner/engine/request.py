@@ -3,6 +3,7 @@
 A generation is a pure function of its request, seed included, so a request whose worker died is run again.
 """
 
+import math
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -38,6 +39,20 @@ class ModelCard:
 
 
 @dataclass(frozen=True, slots=True)
+class Activity:
+    """What somebody does now, in words that anybody may read: nothing of this machine is named."""
+
+    words: str
+    done: int = 0
+    """Parts of it that are finished."""
+    total: int = 0
+    """All of its parts; 0 if it is not known how many there are."""
+
+    def __str__(self) -> str:
+        return f"{self.words} ({self.done + 1} of {self.total})" if self.total else self.words
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One generation, complete: every default is filled in and the seed is drawn.
 
@@ -67,6 +82,8 @@ class GenerationRequest:
     check_safety: bool = True
     """Whether the model's safety checker, if it has one, looks at the pictures."""
     output_format: OutputFormat = "jpeg"
+    previews: bool = False
+    """Whether whoever asks wants a `StepPreview` after each step but the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +117,8 @@ class GenerationLimits:
             )
 
 
+PREVIEW_SIDE_MAX_PX: Final = 256
+
 LIMITS: Final[ContextVar[GenerationLimits]] = ContextVar("limits", default=GenerationLimits())  # noqa: B039 - frozen
 """What the token of a socket allows of each generation: a socket sets it for its greenlet, and the engine's client
 asks it, so that no app can forget to. (An app that generates in greenlets of its own passes its context on.)"""
@@ -132,6 +151,18 @@ class GenerationResult:
     images: list[GeneratedImage]
     timings: dict[str, float] = field(default_factory=dict)
     has_nsfw_concepts: list[bool] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class StepPreview:
+    """About what the first picture will be, as a step leaves it: small, and of the model's estimate without noise."""
+
+    step: int
+    """Of the picture's steps, from 1. They rise; some may be left out, and the last always is: the result follows."""
+    num_inference_steps: int
+    """How many steps the picture takes: of image-to-image, those that its strength leaves."""
+    image: GeneratedImage
+    """JPEG, at most `PREVIEW_SIDE_MAX_PX` a side, in the proportions of the picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +214,14 @@ class OutOfMemory(GenerationError):
 
 class EngineUnavailable(GenerationError):
     """No worker can take the request now: still starting, shutting down, or restarting too often."""
+
+
+class EngineBusy(EngineUnavailable):
+    """More waits than should; after `retry_after_s` seconds there is likely room again."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(f"busy: send the request again in {math.ceil(retry_after_s)} s")
+        self.retry_after_s = retry_after_s
 
 
 class GenerationCancelled(GenerationError):

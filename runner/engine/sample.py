@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from runner.engine.conditioning import Conditioning
 from runner.engine.inpainting import Known
 from runner.engine.noise import NOISE_BITS, NoiseStream
+from runner.engine.preview import Unfinished
 from runner.engine.reading import ReadRequest
 from runner.engine.request import GenerationRequest
 from runner.engine.scheduler import Schedule, Step
@@ -85,6 +86,9 @@ class Sample:
         self._initial: Floats | None = None
         self._known: Known | None = None
         self._noise: Floats | None = None
+        # What only previews need: the latents before the last step, and the noise that it added.
+        self._before: Floats | None = None
+        self._noise_added: Floats | None = None
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -116,8 +120,31 @@ class Sample:
 
     def advance(self) -> None:
         """The step of the last `rows` was made."""
+        if self.prepared.request.previews:
+            self._before = self._before if self._initial is None else self._initial
+            self._noise_added = self._noise
         self._initial = self._noise = None
         self._steps_done += 1
+
+    def unfinished(self, latents: Floats) -> Unfinished:
+        """How it looks after the step just made, at the end of which it has `latents`. To be asked after each step.
+
+        Only where the request wants previews.
+        """
+        assert self._before is not None
+        steps = self.prepared.schedule.steps
+        made = Unfinished(
+            before=self._before,
+            after=latents,
+            step=steps[self._steps_done - 1],
+            noise=self._noise_added,
+            known=self._known,
+            frame=self.prepared.read.frame,
+            steps_done=self._steps_done,
+            steps=len(steps),
+        )
+        self._before = latents
+        return made
 
     def _draws_of_the_first_step(self) -> int:
         source, first = self.prepared.source, self.prepared.schedule.steps[0]

@@ -12,7 +12,18 @@ from typing import Final, Protocol
 import gevent
 
 from runner.engine.child import Outgoing, WorkerProcess
-from runner.engine.messages import CannotStart, Finished, Loading, Message, Progress, Ready, Started, Statistics
+from runner.engine.messages import (
+    CannotStart,
+    Finished,
+    Loading,
+    Message,
+    Preview,
+    Progress,
+    Ready,
+    Started,
+    Statistics,
+)
+from runner.engine.request import Activity
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +125,9 @@ class Supervisor:
         self.has_given_up = False
         self.state = EngineState.STOPPED
         self.detail = "not started"
+        """The state in words, for the operator: it may name files of this machine."""
+        self.activity: Activity | None = None
+        """What the worker does to become ready."""
 
     @property
     def worker_pid(self) -> int | None:
@@ -138,7 +152,7 @@ class Supervisor:
             self._greenlet.kill()
 
     def _enter(self, state: EngineState, detail: str) -> None:
-        self.state, self.detail = state, detail
+        self.state, self.detail, self.activity = state, detail, None
         self._listener.state_changed()
 
     def _supervise(self) -> None:
@@ -209,15 +223,16 @@ class Supervisor:
 
     def _handle(self, worker: WorkerProcess, message: Message) -> None:
         match message:
-            case Loading(detail=detail):
+            case Loading(activity=activity):
+                self.activity = activity
                 if self.state is not EngineState.FAILED:  # then why it has failed matters more
-                    self.detail = detail
+                    self.detail = str(activity)
             case CannotStart(detail=detail):
                 raise _CannotStart(detail)
             case Ready():
                 self._listener.worker_said(message)
                 self._become_ready(worker)
-            case Started() | Progress() | Statistics():
+            case Started() | Progress() | Preview() | Statistics():
                 self._listener.worker_said(message)
             case _:
                 self._restarts_since_answer = 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from runner.engine import cuda, pictures
 from runner.engine.devices import Device
-from runner.engine.request import GenerationRequest, OutOfMemory
+from runner.engine.request import Activity, GenerationRequest, OutOfMemory
 
 if TYPE_CHECKING:
     from runner.engine.pipeline import Pipeline
@@ -21,7 +21,7 @@ ROWS_MAX: Final = 16
 _log = logging.getLogger(__name__)
 
 
-def warm_up(pipeline: "Pipeline", device: str, progress: Callable[[str], None]) -> None:
+def warm_up(pipeline: "Pipeline", device: str, progress: Callable[[Activity], None]) -> None:
     """Run every graph once, so that its memory is allocated; on CUDA, capture the steps that will be needed.
 
     On the CPU the default size is enough: others cost little the first time.
@@ -29,17 +29,17 @@ def warm_up(pipeline: "Pipeline", device: str, progress: Callable[[str], None]) 
     Args:
         pipeline: loaded, and run by no one yet. CUDA graphs belong to the thread that calls this.
         device: "cpu" or "cuda:N".
-        progress: is told what happens, in words for the operator.
+        progress: is told what happens.
     """
     card = pipeline.card
     default = (card.default_width, card.default_height)
-    progress("warming up")
+    progress(Activity("warming up"))
     _draw(pipeline, default)
     if Device.parse(device).kind == "cpu":
         return
     sizes = list(dict.fromkeys([default, *card.presets.values()]))
-    for number, size in enumerate(sizes, start=1):
-        progress(f"warming up {size[0]}x{size[1]} ({number} of {len(sizes)})")
+    for number, size in enumerate(sizes):
+        progress(Activity(f"warming up {size[0]}x{size[1]}", number, len(sizes)))
         try:
             _draw(pipeline, size)
             _step(pipeline, size)

@@ -4,7 +4,7 @@ It is started by `client.EngineClient` with one end of a socket pair, speaks `me
 with it: however the gateway goes, the worker does not outlive it.
 
 Its threads: the main one loads the model and runs it, both in the same thread since CUDA graphs belong to it; one
-reads the socket, one writes it; few read requests and few encode results.
+reads the socket, one writes it; few read requests, few encode results, and one encodes previews.
 """
 
 import argparse
@@ -69,7 +69,8 @@ def make_loop(pipeline: "Pipeline", say: Callable[[FromWorker], None]) -> "Engin
     from runner.engine.loop import EngineLoop
 
     reading, encoding = (ThreadPoolExecutor(_SIDE_THREADS, name) for name in ("reading", "encoding"))
-    return EngineLoop(pipeline, say, reading.submit, encoding.submit)
+    previewing = ThreadPoolExecutor(1, "previewing")  # not those of the results: nobody waits for a picture behind it
+    return EngineLoop(pipeline, say, reading.submit, encoding.submit, previewing=previewing.submit)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -91,7 +92,7 @@ def _load(arguments: argparse.Namespace, say: Callable[[FromWorker], None]) -> "
         arguments.device,
         arguments.threads,
         check_hashes=not arguments.skip_hashes,
-        progress=lambda detail: say(Loading(detail)),
+        progress=lambda activity: say(Loading(activity)),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from runner.engine import bundle
-from runner.export import golden, graphs
+from runner.export import golden, graphs, preview
 from runner.export.assembly import Target, write_graphs
 from runner.export.card import licence
 from runner.export.defaults import Defaults, checkpoint_defaults
@@ -105,12 +105,14 @@ def convert(
     chosen = completed(defaults.over(own), configs, recognised.family)
     require_space(out, ingredients.weight_files())
     with _staged(out) as (folder, scratch):
-        progress.expect(1 + len(ingredients.loras) + with_golden + len(graphs.GRAPH_NAMES) + _GRAPHS)
+        progress.expect(2 + len(ingredients.loras) + with_golden + len(graphs.GRAPH_NAMES) + _GRAPHS)
         planned = golden.planned(chosen, is_half=_is_half(target)) if with_golden else None
         traced = _trace(ingredients, recognised.family, planned, folder, scratch, progress)
         stages = write_graphs(traced, configs, folder, target, progress.stage)
         _write_others(ingredients, folder, scratch, target, progress)
-        written = Written(target.device, target.precision, bundle.file_entries(folder), stages, planned)
+        progress.stage("fitting the colours of previews")
+        colours = preview.fit_traced(traced, configs["vae"])
+        written = Written(target.device, target.precision, bundle.file_entries(folder), stages, planned, colours)
         index = ingredients.checkpoint.index()
         bundle.write_description(folder, describe(configs, index, chosen, recognised.family, written))
 

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
-from runner.engine.bundle import FileEntry, Golden, ModelDescription, SchedulerConstants, scaled_presets
+from runner.engine.bundle import FileEntry, Golden, ModelDescription, PreviewColours, SchedulerConstants, scaled_presets
 from runner.export.defaults import Defaults
 from runner.export.errors import UnsupportedCheckpoint
 from runner.export.families import DEFAULTS, Family
@@ -21,13 +21,17 @@ _VAES: Final = ("AutoencoderKL", "AutoencoderTiny")
 
 @dataclass(frozen=True)
 class Written:
-    """What came of writing a bundle: what for, its files, the stages of its VAE decoder, and its golden picture."""
+    """What came of writing a bundle: what for, its files, the stages of its VAE decoder, its golden picture.
+
+    `preview` are the colours of its latents.
+    """
 
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "fp16"]
     files: dict[str, FileEntry]
     decoder_stages: tuple[str, ...]
     golden: Golden | None = None
+    preview: PreviewColours | None = None
 
 
 def completed(defaults: Defaults, configs: Mapping[str, Config], family: Family) -> Defaults:
@@ -80,6 +84,7 @@ def describe(
             force_zeros_for_empty_prompt=index.get("force_zeros_for_empty_prompt", True),
             decoder_stages=written.decoder_stages,
             golden=written.golden,
+            preview=written.preview,
             precision=written.precision,
             device=written.device,
             source=chosen["source"],

@@ -1,6 +1,6 @@
 """An engine without a model, for tests of what stands before it. The real one has its own tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 from gevent.event import Event
@@ -12,6 +12,7 @@ from runner.engine.request import (
     GenerationRequest,
     GenerationResult,
     ModelCard,
+    StepPreview,
 )
 
 CARD = ModelCard(
@@ -43,6 +44,7 @@ class FakeEngine:
     cancelled: list[GenerationRequest] = field(default_factory=list)
     hold: Event = field(default_factory=Event)
     started: Event = field(default_factory=Event)
+    observe: Callable[[GenerationRequest, GenerationResult, float], None] = lambda request, result, seconds: None
 
     def __post_init__(self) -> None:
         self.hold.set()
@@ -68,4 +70,14 @@ class FakeEngine:
         finally:
             if not answered:
                 self.cancelled.append(request)
-        return self.answer(request)
+        result = self.answer(request)
+        self.observe(request, result, 0.1)
+        return result
+
+    def stream(self, request: GenerationRequest) -> Generator[StepPreview | GenerationResult]:
+        """A preview after each step but the last, then the result; held requests are held before the first."""
+        result = self.generate(request)
+        for step in range(1, request.num_inference_steps):
+            preview = GeneratedImage(f"{request.prompt}@{step}".encode(), "image/jpeg", 8, 8)
+            yield StepPreview(step, request.num_inference_steps, preview)
+        yield result

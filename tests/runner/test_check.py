@@ -51,7 +51,7 @@ def test_a_whole_bundle_without_a_golden_picture_draws(tiny_bundle: Path) -> Non
         "golden": None,
         "ok": True,
     }
-    assert "loading step.onnx" in done.stderr
+    assert "loading the UNet (2 of 5)" in done.stderr
 
 
 def test_a_bundle_draws_its_golden_picture(golden_bundle: Path) -> None:

@@ -230,7 +230,7 @@ class TestFailures:
         if status == 500:
             assert answer.headers["x-fal-request-id"] in caplog.text
         if status == 503:
-            assert answer.headers["retry-after"] == ("7" if prompt == "busy" else "5")
+            assert answer.headers["retry-after"] == ("8" if prompt == "busy" else "5")
         assert answer.headers["x-fal-retryable"] == ("true" if status == 503 else "false")
 
     def test_a_field_that_the_handler_blames_is_in_the_body(self, door: Door) -> None:

@@ -19,7 +19,7 @@ from runner.doors.inline import InlineApp
 from runner.doors.realtime import RealtimeDoor
 from runner.doors.routes import Registry
 from runner.doors.tally import Tally
-from runner.engine.request import EngineUnavailable, GenerationFailed, GenerationRequest, GenerationResult
+from runner.engine.request import EngineBusy, EngineUnavailable, GenerationFailed, GenerationRequest, GenerationResult
 from runner.protocol.allowance import Allowances
 from runner.protocol.session import SessionRules
 from schemas.errors import CloseCode
@@ -292,6 +292,26 @@ def test_a_request_without_a_result_gives_its_count_back(
         assert peer.ask(**sent)["error"] == told
         assert "images" in peer.ask()
         assert peer.ask()["error"] == "LIMIT_EXCEEDED"
+
+
+def test_an_engine_with_too_much_to_do_says_when_to_come_back_and_the_session_lives_on() -> None:
+    busy = [EngineBusy(7.2)]
+
+    def answer(request: GenerationRequest) -> GenerationResult:
+        if busy:
+            raise busy.pop()
+        return picture(request)
+
+    with clean_door(FakeEngine(answer=answer)) as door:
+        peer = Peer(door, token())
+        assert peer.ask(request_id="a") == {
+            "type": "x-fal-error",
+            "error": "UNAVAILABLE",
+            "reason": "busy: more waits for the model than it draws in time, send the input again in 8 s",
+            "request_id": "a",
+            "retry_after_s": 8.0,
+        }
+        assert "images" in peer.ask()
 
 
 def test_inputs_that_newer_ones_replaced_do_not_count() -> None:

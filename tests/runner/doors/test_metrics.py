@@ -9,11 +9,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from runner.doors import metrics
 from runner.doors.reports import Reporter
 from runner.doors.tally import Tally
-from runner.engine.request import EngineStatistics
+from runner.engine.request import EngineStatistics, GenerationRequest, GenerationResult
 from schemas.errors import RealtimeErrorCode
 from tests.runner.doors.events import session_event
 
-ORDER = ["worker", "device", "state", "outcome", "latents", "reason", "code", "le"]
+ORDER = ["worker", "device", "state", "outcome", "latents", "reason", "code", "stage", "le"]
 
 
 @dataclass
@@ -101,12 +101,15 @@ def test_what_happens_at_the_doors() -> None:
         tally.opened()
         tally.closed(code, images)
     tally.opened()
+    tally.sent(0.001, 5)
     samples = scrape(Engine([]), tally)
-    doors = {name: value for name, value in samples.items() if not name[0].startswith(("runner_engine", "runner_work"))}
+    others = ("runner_engine", "runner_worker", "runner_stage", "runner_request_")
+    doors = {name: value for name, value in samples.items() if not name[0].startswith(others)}
     refused, closed = "runner_handshakes_refused_total", "runner_sessions_closed_total"
     assert doors == {
         ("runner_open_sessions",): 1,
         ("runner_pictures_sent_total",): 3,
+        ("runner_inputs_dropped_total",): 5,
         (refused, "unauthorized"): 1,
         (refused, "limit_exceeded"): 2,
         (refused, "not_found"): 1,
@@ -126,3 +129,19 @@ def test_how_reporting_goes() -> None:
     samples = scrape(Engine([]), reporter=reporter)
     assert samples["runner_reports_waiting",] == 1
     assert samples["runner_reports_lost_total",] == 2
+
+
+def test_each_stage_has_its_own_times() -> None:
+    tally = Tally()
+    asked = GenerationRequest("a star", 64, 64, num_inference_steps=4, guidance_scale=1.0, seed=0)
+    timings = {"queue": 0.0005, "text": 0.003, "denoise": 0.4, "decode": 0.04, "encode": 0.004, "a peer's": 1.0}
+    tally.stages.drew(asked, GenerationResult([], timings), 0.45)
+    tally.sent(60, 0)
+    found = scrape(Engine([]), tally)
+    stages = {name[1] for name in found if name[0] == "runner_stage_seconds_count"}
+    assert stages == {"queue", "text", "denoise", "step", "decode", "encode", "send"}
+    assert found["runner_stage_seconds_sum", "step"] == 0.1
+    assert found["runner_stage_seconds_bucket", "queue", "0.001"] == 1
+    assert (found["runner_stage_seconds_bucket", "send", "30.0"], found["runner_stage_seconds_count", "send"]) == (0, 1)
+    assert found["runner_request_seconds_sum",] == 0.45
+    assert not [name for name in found if name[0].endswith("_created")]

@@ -9,7 +9,7 @@ from typing import Any
 from runner.engine.loop import EngineLoop
 from runner.engine.messages import Failed, Finished, FromWorker, Refused
 from runner.engine.prompt_cache import CacheStatistics
-from runner.engine.request import GeneratedImage, GenerationRequest, InvalidRequest, OutOfMemory
+from runner.engine.request import GeneratedImage, GenerationRequest, InvalidRequest, OutOfMemory, StepPreview
 
 STEP_S = 1.0
 PREPARE_S = 0.1
@@ -150,6 +150,18 @@ class FakePipeline:
         self.work("step", self.step_s, *prompts, rows=rows)
         for sample in samples:
             sample.steps_left -= 1
+
+    def shows_steps(self, request: GenerationRequest) -> bool:
+        return request.previews
+
+    def unfinished(self, sample: Sample) -> tuple[int, int]:
+        steps = sample.prepared.request.num_inference_steps
+        return steps - sample.steps_left, steps
+
+    def preview(self, unfinished: tuple[int, int]) -> StepPreview:
+        if self.fails_in == "preview":
+            raise RuntimeError("the secret cause")
+        return StepPreview(*unfinished, GeneratedImage(b"", "image/jpeg", 8, 8))
 
     def decoding(self, sample: Sample) -> Decoding:
         assert sample.is_done

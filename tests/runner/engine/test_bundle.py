@@ -95,6 +95,8 @@ def test_a_description_that_is_none(tmp_path: Path, text: str) -> None:
         ({"decoder_stages": ["vae_decoder.onnx", "vae_decoder_3.onnx"]}, "not listed: vae_decoder_3.onnx"),
         ({"golden": GOLDEN}, "not listed: golden.png"),
         ({"golden": GOLDEN | {"max_share": 2}}, "golden.max_share"),
+        ({"preview": {"factors": [[1, 1, 1]] * 3, "bias": [0, 0, 0]}}, "preview.factors needs a row for each of the 4"),
+        ({"preview": {"factors": [[1, 1]] * 4, "bias": [0, 0, 0]}}, "preview.factors"),
         ({"family": "dalle"}, "family"),
         ({"colour": "red"}, "colour"),
         ({"size_multiple": 12}, "size_multiple"),

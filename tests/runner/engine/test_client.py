@@ -13,15 +13,18 @@ import psutil
 import pytest
 from gevent.event import Event
 
+from runner.engine.admission import LEARNING
 from runner.engine.client import EngineClient
 from runner.engine.ledger import DEATHS_MAX
 from runner.engine.pipeline import Pipeline
 from runner.engine.request import (
     FLOW,
     LIMITS,
+    EngineBusy,
     EngineUnavailable,
     GenerationFailed,
     GenerationLimits,
+    GenerationRequest,
     InvalidRequest,
 )
 from runner.engine.supervisor import EngineState
@@ -272,10 +275,37 @@ def test_too_many_pending_are_refused(engine, fifo: Fifo) -> None:
     client.wait_ready(PATIENCE_S)
     jobs = [gevent.spawn(client.generate, request(prompt=fifo.prompt)), gevent.spawn(client.generate, request())]
     fifo.wait_for_worker()
-    with pytest.raises(EngineUnavailable, match="busy"):
+    with pytest.raises(EngineBusy, match="busy") as busy:
         client.generate(request())
+    assert busy.value.retry_after_s >= 1
     fifo.release()
     finished(jobs)
+
+
+def test_who_would_wait_too_long_is_told_to_come_back(engine, fifo: Fifo) -> None:
+    client = engine(max_wait_s=1e-6)
+    client.wait_ready(PATIENCE_S)
+    for _ in range(LEARNING):
+        assert client.generate(request()).images  # nobody is before it
+    held = gevent.spawn(client.generate, request(prompt=fifo.prompt))
+    fifo.wait_for_worker()
+    with pytest.raises(EngineBusy):
+        client.generate(request())
+    fifo.release()
+    finished([held])
+    assert client.generate(request()).images
+
+
+def test_each_result_is_observed_with_its_time(engine) -> None:
+    seen: list[tuple[GenerationRequest, float]] = []
+    client = engine(observe=lambda asked, result, seconds: seen.append((asked, seconds)))
+    client.wait_ready(PATIENCE_S)
+    result = client.generate(request())
+    with pytest.raises(InvalidRequest):
+        client.generate(request(width=63))
+    [(asked, seconds)] = seen
+    assert asked == request()
+    assert seconds >= sum(result.timings.values())
 
 
 def test_nothing_is_taken_before_the_first_worker_is_ready(engine) -> None:

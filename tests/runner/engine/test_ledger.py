@@ -6,26 +6,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from runner.engine.ledger import DEATHS_MAX, Entry, Ledger
-from runner.engine.request import EngineUnavailable
 from tests.runner.engine.conftest import request
 
 ONE = (0,)
 
 
 def entered(number: int, **changes: Any) -> tuple[Ledger[str], list[Entry[str]]]:
-    ledger: Ledger[str] = Ledger(max_pending=99)
+    ledger: Ledger[str] = Ledger()
     return ledger, [ledger.add(request(**changes), "", str(index)) for index in range(number)]
-
-
-def test_it_is_bounded_and_frees_places() -> None:
-    ledger: Ledger[str] = Ledger(max_pending=2)
-    first = ledger.add(request(), "", "a")
-    ledger.add(request(), "", "b")
-    with pytest.raises(EngineUnavailable, match="busy"):
-        ledger.add(request(), "", "c")
-    ledger.take(first.id)
-    ledger.add(request(), "", "c")
-    assert [entry.waiter for entry in ledger] == ["b", "c"]
 
 
 def test_a_worker_is_given_all_that_waits_once() -> None:
@@ -37,7 +25,7 @@ def test_a_worker_is_given_all_that_waits_once() -> None:
 
 
 def test_each_goes_to_the_worker_with_least_to_do() -> None:
-    ledger: Ledger[str] = Ledger(max_pending=99)
+    ledger: Ledger[str] = Ledger()
     sides = (128, 64, 64, 64, 64, 64)
     entries = [ledger.add(request(width=side, height=side), "", "") for side in sides]
     ledger.assign((0, 1))
@@ -125,17 +113,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger: Ledger[int] = Ledger(max_pending=5)
+        self.ledger: Ledger[int] = Ledger()
         self.expected: list[int] = []
         self.left: list[int] = []
 
     @rule()
     def add(self) -> None:
-        if len(self.expected) == 5:
-            with pytest.raises(EngineUnavailable):
-                self.ledger.add(request(), "", 0)
-        else:
-            self.expected.append(self.ledger.add(request(), "", 0).id)
+        self.expected.append(self.ledger.add(request(), "", 0).id)
 
     @rule(id_=st.integers(1, 30))
     def take(self, id_: int) -> None:

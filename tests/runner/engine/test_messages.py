@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from runner.engine import messages
 from runner.engine.messages import MessageError, decode_message, encode_message
-from runner.engine.request import EngineStatistics, GeneratedImage, GenerationRequest, GenerationResult, ModelCard
+from runner.engine.request import (
+    Activity,
+    EngineStatistics,
+    GeneratedImage,
+    GenerationRequest,
+    GenerationResult,
+    ModelCard,
+    StepPreview,
+)
 
 integers = st.integers(0, 2**63 - 1)
 words = st.text(max_size=40)
@@ -23,6 +31,7 @@ requests = st.builds(
     image=st.none() | st.binary(),
     mask=st.none() | st.binary(),
     check_safety=st.booleans(),
+    previews=st.booleans(),
 )
 images = st.builds(GeneratedImage, st.binary(), words, integers, integers)
 counts = st.dictionaries(words, integers, max_size=3)
@@ -40,11 +49,12 @@ cards = st.builds(
 every_message = st.one_of(
     st.builds(messages.Generate, integers, requests, words),
     st.builds(messages.Cancel, integers),
-    st.builds(messages.Loading, words),
+    st.builds(messages.Loading, st.builds(Activity, words, integers, integers)),
     st.builds(messages.Ready, cards),
     st.builds(messages.CannotStart, words),
     st.builds(messages.Started, integers),
     st.builds(messages.Progress, integers),
+    st.builds(messages.Preview, integers, st.builds(StepPreview, integers, integers, images)),
     st.builds(messages.Finished, integers, results),
     st.builds(messages.Refused, integers, words, words, words),
     st.builds(messages.Failed, integers, words),
@@ -81,6 +91,7 @@ def test_the_wire_form_of_a_request() -> None:
             "guidance_rescale": 0.0,
             "check_safety": True,
             "output_format": "jpeg",
+            "previews": False,
         },
     }
 

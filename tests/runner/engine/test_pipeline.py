@@ -11,7 +11,7 @@ from PIL import Image
 from runner.engine import bundle
 from runner.engine.bundle import BundleError
 from runner.engine.pipeline import Pipeline
-from runner.engine.request import GenerationCancelled, GenerationRequest, InvalidRequest
+from runner.engine.request import Activity, GenerationCancelled, GenerationRequest, InvalidRequest
 from runner.engine.sample import Sample
 from tests.runner.engine.conftest import difference, picture, pixels, request
 from tests.tiny_bundle import FAMILIES, STAGES, make_tiny_bundle
@@ -337,11 +337,16 @@ def test_nothing_is_said_of_safety_when_nobody_looked(checked: Pipeline, pipelin
 
 
 def test_loading_says_what_it_does(tiny_bundle: Path) -> None:
-    words: list[str] = []
-    Pipeline.load(tiny_bundle, progress=words.append)
-    assert words[0] == "checking files"
-    assert "loading step.onnx" in words
-    assert words[-1] == "warming up"
+    heard: list[Activity] = []
+    Pipeline.load(tiny_bundle, progress=heard.append)
+    assert heard[0] == Activity("checking files")
+    assert Activity("loading the UNet", 1, 5) in heard
+    assert [str(activity) for activity in heard][3:6] == [
+        "loading the VAE encoder (3 of 5)",
+        "loading the VAE decoder (4 of 5)",
+        "loading the VAE decoder (5 of 5)",
+    ]
+    assert heard[-1] == Activity("warming up")
 
 
 def test_a_graph_of_another_kind_is_named(tmp_path: Path) -> None:

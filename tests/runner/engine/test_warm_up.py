@@ -7,7 +7,7 @@ import pytest
 
 from runner.engine.bundle import BundleError
 from runner.engine.pipeline import Pipeline
-from runner.engine.request import OutOfMemory
+from runner.engine.request import Activity, OutOfMemory
 from runner.engine.warm_up import warm_up
 
 SIZES = {(64, 64), (48, 64), (32, 64), (64, 48), (64, 32)}
@@ -37,7 +37,7 @@ def test_a_gpu_is_warmed_up_for_every_preset_and_batch(own_pipeline: Pipeline, m
     warm_up(own_pipeline, "cuda:0", words.append)
     assert own_pipeline.max_rows((4, 8, 8)) == 8
     assert seen == {(size, rows) for size in SIZES for rows in (1, 2, 4, 8)}
-    assert words[:2] == ["warming up", "warming up 64x64 (1 of 5)"]
+    assert [str(activity) for activity in words[:2]] == ["warming up", "warming up 64x64 (1 of 5)"]
     assert len(words) == 1 + 5
     assert not own_pipeline._stepper._batches[(4, 8, 8)]._slots
 
@@ -45,7 +45,7 @@ def test_a_gpu_is_warmed_up_for_every_preset_and_batch(own_pipeline: Pipeline, m
 def test_a_cpu_is_warmed_up_for_its_default_size(own_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, words = steps_made(own_pipeline, monkeypatch), []
     warm_up(own_pipeline, "cpu", words.append)
-    assert (seen, words) == ({((64, 64), 1)}, ["warming up"])
+    assert (seen, words) == ({((64, 64), 1)}, [Activity("warming up")])
 
 
 def test_a_size_that_does_not_fit_is_told_and_left_out(

@@ -29,7 +29,7 @@ from runner.engine.messages import (
     encode_message,
 )
 from runner.engine.pipeline import Pipeline
-from runner.engine.request import EngineStatistics
+from runner.engine.request import Activity, EngineStatistics
 from tests.runner.engine.conftest import difference, request
 from tests.runner.engine.processes import FAULTY_WORKER, PATIENCE_S, Fifo
 from tests.tiny_bundle import make_tiny_bundle
@@ -97,7 +97,7 @@ def test_it_says_how_far_it_is_and_then_what_it_serves(tiny_bundle: Path) -> Non
     command = (sys.executable, "-m", "runner.engine.worker")
     with worker(tiny_bundle, command) as conversation:
         *loading, ready = conversation.hear_until_ready()
-    assert Loading("loading step.onnx") in loading
+    assert Loading(Activity("loading the UNet", 1, 5)) in loading
     assert isinstance(ready, Ready)
     assert ready.card.name == "tiny"
 
