@@ -30,7 +30,12 @@ def main() -> None:
 @click.option("--port", type=int, help="Port; 0 lets the system choose.  [default: 8002]")
 @click.option("--model", help="Folder of the bundle.  [default: models/pocket]")
 @click.option("--device", help="auto, cpu, cuda:0, or several: cuda:0,cuda:1.  [default: auto]")
-@click.option("--app", help="The owner/alias the model answers to.  [default: fal-ai/fast-lcm-diffusion]")
+@click.option(
+    "--app",
+    multiple=True,
+    metavar="OWNER/ALIAS[=MODULE:CLASS]",
+    help="Serve this app of yours, or the model under this name; repeatable.  [default: the model under fal's names]",
+)
 @click.option("--authsvc-url", help="The token service, for keys sent as `Authorization: Key`.")
 @click.option("--jwks-url", help="Public keys of the token service.  [default: authsvc's]")
 @click.option("--tls-cert", help="Certificate chain, PEM.")
@@ -38,11 +43,11 @@ def main() -> None:
 @click.option("--tls-port", type=int, help="Serve TLS here and plain text on --port.")
 @click.option("--idle-timeout-s", type=float, help="End a session without input after this long.  [default: 60]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
-def serve(**flags: object) -> None:
+def serve(app: tuple[str, ...], **flags: object) -> None:
     """Serve the realtime door. Every flag is also an environment variable, RUNNER_ and the flag's name."""
-    from runner.gateway import CannotServe, run  # the other commands need no sockets
+    from runner.life_cycle import CannotServe, run  # the other commands need no sockets
 
-    settings = settings_from(flags)
+    settings = settings_from({"app": ",".join(app) or None, **flags})
     try:
         run(settings)
     except CannotServe as error:

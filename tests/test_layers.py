@@ -21,8 +21,10 @@ ALLOWED = {
 RUNNER_ROOMS = {
     "runner.protocol": {"runner.protocol"},
     "runner.engine": {"runner.engine"},
-    "runner.apps": {"runner.apps", "runner.protocol", "runner.engine.request"},
-    "runner.doors": {"runner.doors", "runner.apps", "runner.protocol", "runner.engine.request"},
+    "runner.media": {"runner.media"},
+    "runner.fetching": {"runner.fetching", "runner.engine.request"},
+    "runner.apps": {"runner.apps", "runner.protocol", "runner.media", "runner.engine.request"},
+    "runner.doors": {"runner.doors", "runner.apps", "runner.protocol", "runner.media", "runner.engine.request"},
     "runner.hosting": {"runner.hosting", "runner.apps", "runner.protocol", "runner.engine.request"},
     "runner.export": {"runner.export", "runner.engine"},
 }

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, Protocol
+from wsgiref.util import application_uri
 
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Close
@@ -14,14 +15,17 @@ from websockets.frames import Close
 from runner.apps.serving import Conversation, Socket, SocketTerms, Usage
 from runner.doors import credentials, reports
 from runner.doors.access import DECISION_KEY, IN_BAND_CLOSE, Admitted, RefusedInBand
-from runner.doors.driver import close_reason
+from runner.doors.conversing import close_reason
+from runner.doors.pacing import PacedSocket
+from runner.doors.reception import shown_origin
 from runner.doors.reports import Reporter
 from runner.doors.revocations import REVOKED, Revocations
 from runner.doors.tally import Tally
+from runner.doors.tracing import CURRENT, NoTracing, Tracing
 from runner.protocol import codec, failures
 from runner.protocol.allowance import Allowance, Allowances, NoRoom
 from runner.protocol.failures import Failure
-from runner.protocol.session import SessionRules
+from runner.protocol.session import DRAINED_REASON, SessionRules
 from schemas import limits
 from schemas.errors import CloseCode, RealtimeErrorCode
 
@@ -30,6 +34,7 @@ log = logging.getLogger(__name__)
 BUFFERING_PARAMETER: Final = "max_buffering"
 
 _REVOKED: Final = Failure(RealtimeErrorCode.UNAUTHORIZED, REVOKED)
+_DRAINED: Final = Failure(RealtimeErrorCode.UNAVAILABLE, DRAINED_REASON)
 
 
 class DoorSocket(Socket, Protocol):
@@ -49,6 +54,8 @@ class RealtimeDoor:
         tally: What is counted for the metrics.
         reporter: Where the opening and the close of sessions are reported, if anywhere.
         revocations: What ends sessions before their time; by default nothing is ever revoked.
+        messages_per_minute: See `PacedSocket`; None: messages come as fast as they like.
+        tracing: Where sessions and what they draw are traced, if anywhere.
         clock: Seconds, never going back.
         wall_clock: Unix time, seconds.
     """
@@ -61,6 +68,8 @@ class RealtimeDoor:
         reporter: Reporter | None = None,
         *,
         revocations: Revocations | None = None,
+        messages_per_minute: int | None = None,
+        tracing: Tracing | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -70,8 +79,23 @@ class RealtimeDoor:
         self._reporter = reporter
         # Not `or`: an empty list is false.
         self._revocations = Revocations(is_known=True) if revocations is None else revocations
+        self._messages_per_minute = messages_per_minute
+        self._tracing = tracing or NoTracing()
         self._clock = clock
         self._wall_clock = wall_clock
+        self._open: set[Conversation] = set()
+        self._is_draining = False
+
+    def drain(self) -> None:
+        """Has every session answer what it took and close with SERVICE_RESTART, those too that begin from now on."""
+        self._is_draining = True
+        for conversation in list(self._open):
+            conversation.drain()
+
+    def end(self) -> None:
+        """Ends the sessions that are left, whatever they do, with SERVICE_RESTART. Does not block."""
+        for conversation in list(self._open):
+            conversation.end(_DRAINED, CloseCode.SERVICE_RESTART)
 
     def serve(self, environ: dict[str, Any]) -> None:
         """Serves one socket from the handshake to its end. Blocks its greenlet all the while."""
@@ -108,16 +132,24 @@ class RealtimeDoor:
         conversation = self._conversation(socket, admitted, allowance, max_buffering, environ)
         origin, address = environ.get("HTTP_ORIGIN"), environ.get("REMOTE_ADDR")
         who = f"key={admitted.claims.client_id} sub={admitted.claims.sub} jti={admitted.claims.jti}"
-        log.info("session opened: %s path=%s from=%s origin=%r", who, admitted.route.path, address, origin)
+        line = "session opened: %s path=%s from=%s origin=%s"
+        log.info(line, who, admitted.route.path, address, shown_origin(origin))
         self._opened(admitted, address)
+        trace = self._tracing.session(admitted.route.path, admitted.claims, address)
+        CURRENT.set(trace)
         since = self._clock()
+        self._open.add(conversation)
+        if self._is_draining:
+            conversation.drain()
         try:
             end = functools.partial(conversation.end, _REVOKED, CloseCode.UNAUTHORIZED)
             with self._revocations.watching(admitted.claims, end):
                 conversation.run()
         finally:
+            self._open.discard(conversation)
             code, duration_s = _end_code(socket), self._clock() - since
             log.info("session closed: %s code=%s", who, code)
+            trace.end(code)
             self._closed(admitted, address, code, duration_s, conversation.usage)
 
     def _conversation(
@@ -138,7 +170,11 @@ class RealtimeDoor:
             self._clock,
             credentials.without(environ.get("QUERY_STRING", "")),
             credentials.headers_of(environ),
+            application_uri(environ).rstrip("/"),
+            self._tally,
         )
+        if self._messages_per_minute is not None:
+            socket = PacedSocket(socket, self._messages_per_minute, max_buffering, self._clock)
         return admitted.route.endpoint.open(socket, terms)
 
     def _opened(self, admitted: Admitted, address: str | None) -> None:

@@ -98,6 +98,12 @@ def test_with_a_certificate_and_no_tls_port_the_port_itself_speaks_tls(tiny_bund
     with serve(tiny_bundle, RUNNER_TLS_CERT=str(certificate), RUNNER_TLS_KEY=str(key)) as runner:
         assert runner.url.startswith("https://")
         assert httpx.get(f"{runner.url}/health/live", verify=trust).is_success
+        plain = socket.create_connection(("127.0.0.1", runner.port))
+        with plain, trust.wrap_socket(plain, server_hostname="localhost") as tls:
+            tls.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            while tls.recv(4096):
+                pass
+            assert tls.session is None or not tls.session.has_ticket  # see `listening`
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -132,6 +138,23 @@ def test_prometheus_can_read_how_the_engine_is(tiny_bundle: Path, keyless: str) 
         assert "runner_engine_pending_requests 0.0" in lines
         assert sum(line.startswith("runner_worker_state") and line.endswith(" 1.0") for line in lines) == 2
         assert 'runner_worker_restarts_total{device="cpu",worker="1"} 0.0' in lines
+
+
+def test_its_health_says_what_each_worker_does_and_nothing_of_the_machine(tiny_bundle: Path, keyless: str) -> None:
+    with serve(tiny_bundle, RUNNER_AUTHSVC_URL=keyless, RUNNER_DEVICE="cpu,cpu") as runner:
+        told = httpx.get(f"{runner.url}/health")
+        states = [part["state"] for part in told.json()["parts"]]
+        assert set(states) <= {"starting", "ready"}
+        runner.wait_for_line("runner is ready")
+        worker_of_each = workers_of(runner)
+        assert len(worker_of_each) == 2
+        told = httpx.get(f"{runner.url}/health")
+        assert told.status_code == 200
+        found = told.json()
+        assert found["status"] == "unavailable"
+        assert "public keys" in found["reason"]
+        assert found["parts"][0]["name"] == "worker 0 on cpu"
+        assert str(tiny_bundle) not in told.text
 
 
 def test_the_metrics_can_be_closed(tiny_bundle: Path, keyless: str) -> None:

@@ -21,7 +21,8 @@ from runner.doors.revocations import Revocations
 from runner.doors.routes import Registry
 from runner.doors.tally import Tally
 from runner.doors.token_service import PublishedKeys
-from runner.doors.websocket import WebSocketServer
+from runner.doors.tracing import Tracing
+from runner.doors.websocket import WebSocketOptions, WebSocketServer
 from runner.protocol.allowance import Allowances
 from runner.protocol.session import SessionRules
 from schemas.tokens import PinnedLimits
@@ -97,6 +98,7 @@ class Door:
     redeemed: set[str]
     """The one-time tokens that were used, as the token service would remember them."""
     revocations: Revocations
+    realtime: RealtimeDoor
 
     def url(self, path: str = PATH, **query: object) -> str:
         query = {"fal_jwt_token": token()} | query
@@ -135,13 +137,24 @@ def running_door(
     *,
     exchange: Callable[[str, str], str] = exchange,
     reporter: Reporter | None = None,
+    registry: Registry | None = None,
+    options: WebSocketOptions | None = None,
+    tracing: Tracing | None = None,
 ) -> Iterator[Door]:
-    """Serves until the block ends."""
+    """Serves until the block ends; a `registry` of its own instead of the engine's app."""
     engine = engine or FakeEngine()
     clock = WallClock()
     allowances, tally, redeemed = Allowances(), Tally(), set[str]()
     revocations = Revocations(is_known=True)
-    door = RealtimeDoor(rules or SessionRules(), allowances, tally, reporter, revocations=revocations, wall_clock=clock)
+    door = RealtimeDoor(
+        rules or SessionRules(),
+        allowances,
+        tally,
+        reporter,
+        revocations=revocations,
+        tracing=tracing,
+        wall_clock=clock,
+    )
     jwks = JwksCache(lambda: PublishedKeys({KEY.kid: KEY.public}, None))
 
     def redeem(token: str) -> None:
@@ -155,16 +168,16 @@ def running_door(
         redeem=redeem,
         obstacle=lambda claims, by_key: allowances.obstacle(claims, by_key=by_key, now=clock()),
     )
-    gate = Gate(Registry({APP_ID: InlineApp(FastLcmDiffusion(engine))}), asks, tally)
+    gate = Gate(registry or Registry({APP_ID: InlineApp(FastLcmDiffusion(engine))}), asks, tally)
 
     def application(environ: dict[str, Any], _: object) -> list[bytes]:
         assert DECISION_KEY in environ
         door.serve(environ)
         return []
 
-    server = WebSocketServer(("127.0.0.1", 0), application, gate=gate)
+    server = WebSocketServer(("127.0.0.1", 0), application, gate=gate, options=options)
     server.start()
     try:
-        yield Door(engine, server, clock, allowances, tally, redeemed, revocations)
+        yield Door(engine, server, clock, allowances, tally, redeemed, revocations, door)
     finally:
         server.stop(timeout=5)
