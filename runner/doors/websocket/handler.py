@@ -5,6 +5,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from errno import ECONNRESET
 from http import HTTPStatus
 from http.client import HTTPMessage
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Any
 
 import gevent
 from gevent.pywsgi import Input, WSGIHandler
+from gevent.socket import SHUT_WR
 from geventwebsocket.handler import WebSocketHandler as GeventWebSocketHandler
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Response
@@ -21,10 +23,13 @@ from httpbase.logs import loggable_path, request_level
 from runner.doors.websocket import handshake
 from runner.doors.websocket.connection import WebSocket
 from runner.doors.websocket.options import Refusal
+from runner.doors.websocket.request import CONNECTION_KEY, RequestConnection
 from runner.doors.websocket.transport import Transport
 from schemas.errors import CloseCode
 
 logger = logging.getLogger(__name__)
+
+_LINGER_READ_BYTES = 64 * 1024
 
 
 class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-websocket has no types
@@ -35,6 +40,8 @@ class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-
     """
 
     _deadline: gevent.Timeout
+    _request: RequestConnection | None = None
+    _has_unread_body = False
 
     def handle(self) -> None:
         """Serve one connection; it ends without a word where its deadline finds nobody who could answer."""
@@ -55,14 +62,16 @@ class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-
         self._deadline.close()
         # A new one each time: libev starts a timer that was stopped with what was left of it.
         self._deadline = gevent.Timeout.start_new(self.server.options.request_timeout_s)
-        return super().handle_one_request()
+        try:
+            return super().handle_one_request()
+        finally:
+            if self._has_unread_body:
+                self._linger()
 
     def run_application(self) -> None:
         """Answer one request: refuse it, hand it on, or run a session."""
         if not handshake.asks_for_websocket(self.environ):
-            if handshake.has_body(self.headers):
-                self._leave_body()
-            WSGIHandler.run_application(self)
+            self._run_http()
             return
         answer = handshake.answer(self.command, self.path, self.request_version, self.headers)
         refusal = answer if isinstance(answer, Refusal) else self.server.gate(self.environ)
@@ -83,14 +92,58 @@ class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-
             self.server.clients.discard(websocket)
             self.environ["wsgi.websocket"] = None
 
+    def _run_http(self) -> None:
+        options = self.server.options
+        self._request = self.environ[CONNECTION_KEY] = RequestConnection(
+            self.socket, self.wsgi_input, self._lift_deadline, options.body_timeout_s
+        )
+        try:
+            WSGIHandler.run_application(self)
+        finally:
+            if not self._request.body_was_read:
+                self._has_unread_body = True
+                self._leave_body()
+            # It knows this handler, and the environ knows it.
+            self._request = self.environ[CONNECTION_KEY] = None
+
+    def _lift_deadline(self) -> None:
+        self._deadline.cancel()
+
     def _leave_body(self) -> None:
-        """Read nothing more: no route takes a body, and pywsgi would wait for all of it before the next request."""
+        """Read nothing more: pywsgi would wait for all of it before the next request."""
         self.wsgi_input = self.environ["wsgi.input"] = Input(self.rfile, content_length=0)
         self.close_connection = True
 
+    def _linger(self) -> None:
+        """End our half and read on for a while: closing on unread bytes resets TCP, which can overtake the answer."""
+        with suppress(OSError), gevent.Timeout(self.server.options.linger_timeout_s, TimeoutError):
+            self.socket.shutdown(SHUT_WR)
+            while self.socket.recv(_LINGER_READ_BYTES):
+                gevent.sleep(1e-9)  # see connection._let_others_in
+
+    def _sendall(self, data: bytes) -> None:
+        """Send for as long as the peer takes some of it; pywsgi's own would send for ever."""
+        timeout_s = self.socket.gettimeout()
+        transport = Transport(self.socket, b"", self.server.options.send_stall_timeout_s)
+        try:
+            if timeout_s != 0:
+                transport.send(data)
+            elif transport.send_now(data):  # the deadline has passed, see `handle_error`
+                raise BlockingIOError
+        except OSError:
+            # pywsgi knows this one: the peer is gone, or as good as gone, and there is nobody to tell.
+            raise ConnectionResetError(ECONNRESET, "the peer takes no more") from None
+        finally:
+            self.socket.settimeout(timeout_s)
+        self.response_length += len(data)
+
     def finalize_headers(self) -> None:
         """Announce the connection's end (RFC 9112 §9.6): pywsgi closes without a word."""
+        if self._request is not None and not self._request.body_was_read:
+            self.close_connection = True  # nobody waits for the rest of it
         super().finalize_headers()
+        if self.request_version == "HTTP/1.0":
+            self.close_connection = True  # its answers may end where the connection does
         if self.close_connection and self.code != HTTPStatus.SWITCHING_PROTOCOLS:
             self.response_headers.append((b"Connection", b"close"))
 
@@ -161,6 +214,8 @@ class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-
 
     def read_requestline(self) -> str:
         """The next request line; "" (which ends the connection) when none comes in time."""
+        if self.server.closed:  # it was retired while this connection was answered
+            return ""
         patience = self.server.options.header_timeout_s
         self.server.idle.add(gevent.getcurrent())
         try:

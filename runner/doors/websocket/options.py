@@ -32,7 +32,12 @@ class WebSocketOptions:
     """How long a client may take over the TLS handshake, over a request line, and over its headers."""
     request_timeout_s: float = 15.0
     """How long a request may take in all, the gate's decision and the last byte of the answer included. It does
-    not count against a session: that begins with the 101."""
+    not count against a session: that begins with the 101. Where an application reads a body it ends there: the rest
+    is bounded by `body_timeout_s`, by the application itself, and by `send_stall_timeout_s`."""
+    body_timeout_s: float = 60.0
+    """How long the body of a request may take to come."""
+    linger_timeout_s: float = 2.0
+    """How long is read on where an answer left a body unread, so that the answer is not lost."""
     max_connections: int = 1000
     """Connections beyond this wait in the kernel's accept queue."""
 

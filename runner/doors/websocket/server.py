@@ -91,6 +91,16 @@ class WebSocketServer(WSGIServer):
         finally:
             tls.close()
 
+    def retire(self) -> None:
+        """Accept no more, let go of connections that wait for a request, and answer no second one on the others."""
+        self.close()
+        gevent.killall(list(self.idle), block=False)
+
+    def wait_until_left(self, timeout: float | None = None) -> bool:
+        """Wait until every connection has ended; False if some are left after `timeout` seconds."""
+        assert self.pool is not None
+        return bool(self.pool.join(timeout))
+
     def stop(self, timeout: float | None = None, close_code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
         """Accept no more, close every socket with `close_code`, and wait for their sessions to end.
 
@@ -99,8 +109,7 @@ class WebSocketServer(WSGIServer):
             close_code: 1001, or 1012 where clients may come back at once.
             reason: Up to 123 bytes of it reach the clients.
         """
-        self.close()
-        gevent.killall(list(self.idle), block=False)
+        self.retire()
         closing = [gevent.spawn(client.close, close_code, reason) for client in list(self.clients)]
         timeout = self.stop_timeout if timeout is None else timeout
         gevent.with_timeout(timeout, self._join, closing, timeout_value=None)
@@ -108,5 +117,4 @@ class WebSocketServer(WSGIServer):
 
     def _join(self, closing: "Sequence[Greenlet[..., None]]") -> None:
         gevent.joinall(closing)
-        assert self.pool is not None
-        self.pool.join()
+        self.wait_until_left()
