@@ -156,12 +156,25 @@ def _channels() -> Json:
             "description": "As Realtime; an input without a picture and a mask is refused.",
             **realtime,
         },
+        "httpOverWebSocket": {
+            "address": "/ws/{owner}/{alias}{path}",
+            "title": "HTTP over WebSocket",
+            "description": "Each payload is the body of a POST to `/{owner}/{alias}{path}`, answered in turn: start, "
+            "the body, end. The same holds for `/{owner}/{alias}{path}` on a host named `ws.…`.",
+            "parameters": {**_PARAMETERS, "path": {"description": "`/stream`, or empty.", "default": "/stream"}},
+            "servers": [{"$ref": "#/servers/runner"}],
+            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in ("payload", *_PARTS)},
+            "bindings": bindings,
+        },
     }
+
+
+_PARTS: Final = ("start", "body", "end")
 
 
 def _operations() -> Json:
     operations: Json = {}
-    for channel in _channels():
+    for channel in ("realtime", "imageToImage", "inpainting"):
         reference, name = {"$ref": f"#/channels/{channel}"}, channel[0].upper() + channel[1:]
         messages = f"#/channels/{channel}/messages"
         operations[f"generate{name}"] = {
@@ -178,6 +191,18 @@ def _operations() -> Json:
             "title": "Be told without having asked: idle, refused, revoked",
             "messages": [{"$ref": f"{messages}/error"}],
         }
+    over_websocket = {"$ref": "#/channels/httpOverWebSocket"}
+    operations["post"] = {
+        "action": "receive",
+        "channel": over_websocket,
+        "title": "Send the body of a request",
+        "messages": [{"$ref": "#/channels/httpOverWebSocket/messages/payload"}],
+        "reply": {
+            "channel": over_websocket,
+            "messages": [{"$ref": f"#/channels/httpOverWebSocket/messages/{part}"} for part in _PARTS],
+        },
+        "security": [{"$ref": f"#/components/securitySchemes/{scheme}"} for scheme in ("token", "bearer", "key")],
+    }
     return operations
 
 
@@ -224,6 +249,72 @@ def _messages(schemas: Json) -> Json:
             "examples": [
                 {"summary": summary, "payload": error.model_dump(mode="json", exclude_none=True)}
                 for summary, error in _ERROR_EXAMPLES.items()
+            ],
+        },
+        **_messages_of_http(),
+    }
+
+
+_REQUEST_ID: Final = "0e2c7b6e-5b0c-4d35-9f38-0b9a2a3a6a51"
+
+
+def _messages_of_http() -> Json:
+    """The messages of HTTP over WebSocket: see `protocol.http_over_websocket`, which makes them."""
+    ids: Json = {
+        "request_id": {"type": "string", "format": "uuid", "description": "The same in start and end."},
+        "status": {"type": "integer", "description": "Of HTTP."},
+    }
+    start = {
+        "type": {"const": "start"},
+        **ids,
+        "headers": {"type": "object", "additionalProperties": {"type": "string"}},
+    }
+    end = {"type": {"const": "end"}, **ids, "time_to_first_byte_seconds": {"type": "number"}}
+    return {
+        "payload": {
+            "title": "Payload",
+            "contentType": JSON,
+            "summary": "One text message: the JSON body of the request.",
+            "payload": {"type": "object"},
+            "examples": [{"payload": {"prompt": "a small red star"}}],
+        },
+        "start": {
+            "title": "Start",
+            "contentType": JSON,
+            "summary": "One text message: the head of the answer.",
+            "payload": {"type": "object", "required": list(start), "properties": start},
+            "examples": [
+                {
+                    "payload": {
+                        "type": "start",
+                        "request_id": _REQUEST_ID,
+                        "status": 200,
+                        "headers": {"Content-Type": "text/event-stream"},
+                    }
+                }
+            ],
+        },
+        "body": {
+            "title": "Body",
+            "contentType": "application/octet-stream",
+            "summary": "Binary messages: one for each event of a stream, one for a JSON body.",
+            "payload": {"type": "string", "format": "binary"},
+            "examples": [{"payload": 'data: {"images": []}\n\n'}],
+        },
+        "end": {
+            "title": "End",
+            "contentType": JSON,
+            "summary": "One text message. Another status than the start's: the body broke off.",
+            "payload": {"type": "object", "required": list(end), "properties": end},
+            "examples": [
+                {
+                    "payload": {
+                        "type": "end",
+                        "request_id": _REQUEST_ID,
+                        "status": 200,
+                        "time_to_first_byte_seconds": 0.034,
+                    }
+                }
             ],
         },
     }

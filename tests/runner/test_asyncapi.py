@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from jsonschema import Draft7Validator
 
 from deploy import asyncapi as asyncapi_file
 from runner import asyncapi
+from runner.protocol.http_over_websocket import end_message, start_message
 from schemas.errors import CloseCode
 from tests.runner.doors.door import in_thread, running_door
 
@@ -88,3 +90,11 @@ def test_what_a_door_sends_is_what_is_described() -> None:
         assert error["detail"]
     with pytest.raises(jsonschema.ValidationError):
         validator("result").validate(missing)
+
+
+def test_the_frame_of_http_over_websocket_is_what_is_described() -> None:
+    request_id = str(uuid.uuid4())
+    validator("start").validate(json.loads(start_message(request_id, 200, [("content-type", "text/plain")])))
+    validator("end").validate(json.loads(end_message(request_id, 500, 0.25)))
+    with pytest.raises(jsonschema.ValidationError):
+        validator("end").validate(json.loads(start_message(request_id, 200, [])))
