@@ -24,7 +24,7 @@ import psutil
 
 from bench.report import finish, percentile
 from bench.sockets import Run, ask_once, drive, frame, open_socket
-from tests.processes import ROOT, start_process
+from tests.processes import ROOT, URL_PATTERN, start_process
 from tests.stack import Stack, running
 
 FAL_PYTHON = ROOT / ".venv-fal" / "bin" / "python"
@@ -120,7 +120,9 @@ def _query(stack: Stack, path: str) -> str:
 def fal_sdk(file: str, name: str) -> Iterator[Server]:
     """The official SDK under uvicorn."""
     command = [str(FAL_PYTHON), str(FAL_APP), str(APPS / file), name]
-    with start_process(command, {"PYTHONPATH": str(ROOT)}, ready_pattern=r"Uvicorn running on") as process:
+    with start_process(
+        command, {"PYTHONPATH": str(ROOT)}, ready_pattern=f"Uvicorn running on {URL_PATTERN}"
+    ) as process:
         yield Server("fal", psutil.Process(process.pid), process.port)
 
 

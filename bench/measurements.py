@@ -1,6 +1,7 @@
 """docs/measurements.md, from bench/results/*.json: `python -m bench.measurements [--check]`."""
 
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,13 +55,21 @@ class Goal:
     def _found(self, value: float | None) -> tuple[str, str]:
         if value is None:
             return "open", f"not run yet: `python -m bench.{self.bench}`"
-        margin = abs(value - self.bound) / self.bound if self.bound else abs(value)
+        by = f", by {100 * abs(value - self.bound) / self.bound:.0f} %" if self.bound else ""
         is_met = value <= self.bound if self.at_most else value >= self.bound
-        return f"{_number(value)}{self.unit}", f"{'met' if is_met else '**missed**'}, by {100 * margin:.0f} %"
+        return f"{_number(value)}{self.unit}", f"{'met' if is_met else '**missed**'}{by}"
 
 
 def _engine(model: str, name: str) -> Callable[[Result], float | None]:
     return lambda result: result["models"].get(model, {}).get(name)
+
+
+def _key(name: str) -> Callable[[Result], float | None]:
+    return lambda result: result[name]
+
+
+def _faults(result: Result) -> float:
+    return int(result["failed"]) + sum(len(result[name]) for name in ("leaks", "left_over", "replaced_processes"))
 
 
 def _gpu(key: str, name: str) -> Callable[[Result], float | None]:
@@ -113,6 +122,35 @@ GOALS = (
         at_most=False,
     ),
     *(
+        Goal(f"against fal's SDK: {what}", "gateway", _key(name), bound, at_most=at_most)
+        for what, name, bound, at_most in (
+            ("processor time for a message with a picture, 50 sockets", "cpu_per_message_vs_fal", 0.8, True),
+            ("memory of a socket that waits", "idle_kb_vs_fal", 0.8, True),
+            ("messages with a picture a second, 50 sockets", "throughput50_vs_fal", 1.3, False),
+            ("p99 of them", "p99_50_vs_fal", 1.0, True),
+            ("pictures of the bundled model a second, 50 sockets", "pocket_throughput50_vs_fal", 1.3, False),
+            ("processor time for one of them", "pocket_cpu_vs_fal", 0.8, True),
+            ("p99 of them", "pocket_p99_50_vs_fal", 1.0, True),
+        )
+    ),
+    *(
+        Goal(
+            f"while the engine is saturated and a user's handler spins, {what}",
+            "hub_tick",
+            _key(name),
+            bound,
+            True,
+            " ms",
+        )
+        for what, name, bound in (
+            ("how late the hub is, p99", "hub_p99_ms", 10),
+            ("an answer of `/health/ready`, p99", "health_p99_ms", 50),
+        )
+    ),
+    Goal(
+        "soak: callers without their answer, and things that grew or were left over", "soak", _faults, 0, at_most=True
+    ),
+    *(
         Goal(f"H200: {what}", "gpu", _gpu(key, name), bound, name == "p50_ms", " ms" if name == "p50_ms" else "/s")
         for what, key, name, bound in floors.GOALS
     ),
@@ -128,6 +166,9 @@ def page(results: Results) -> str:
         *_present(results, "engine", engine),
         *_present(results, "admission", admission),
         *_present(results, "latency", latency),
+        *_present(results, "gateway", gateway),
+        *_present(results, "hub_tick", hub_tick),
+        *_present(results, "soak", soak),
         *_present(results, "endurance", endurance),
         *_present(results, "revocation", revocation),
         *_present(results, "mint", mint),
@@ -216,6 +257,99 @@ def latency(result: Result) -> str:
 previous picture has come; {result["requests"]} pictures at {width}x{height}, 4 steps, JPEG. Real authsvc, real runner,
 a token in the query. Stages at p50, ms: {stages}."""
     return _section("Latency of the bundled model", text, ["milliseconds", "p50", "p90", "p99"], rows)
+
+
+def gateway(result: Result) -> str:
+    """What stands around a model, against fal's SDK."""
+    rows = [
+        _row(APPS_BEHIND[app, path], sockets, *(figures[key] for key in GATEWAY_FIGURES for figures in pair.values()))
+        for app in ("painter", "pocket")
+        for path, by_sockets in result[app].items()
+        for sockets, pair in by_sockets.items()
+    ]
+    idle = result["idle"]
+    waiting = "; ".join(
+        f"{name}: {_number(idle[who]['used_kb'])} KB for each of {idle['sockets']} that wait after an answer, "
+        f"{_number(idle[who]['fresh_kb'])} KB before the first, {_number(idle[who]['base_mb'])} MB without any"
+        for who, name in (("ours", "ours"), ("fal", "fal's SDK"))
+    )
+    peer = ", ".join(f"{name} {version}" for name, version in result["peer"].items())
+    text = f"""`python -m bench.gateway`, {_machine(result)}; the peer: {peer}. The same app behind both, in one run and
+in turns, medians of {result["rounds"]} rounds of {result["seconds"]:g} s; ours | fal's SDK under uvicorn. Each socket
+asks when its last answer has come. Processor time and memory are those of all processes of a server; the load generator
+shares the {result["cores"]} cores and took {100 * result["load_generator_busy"]:.0f} % of one. Memory (what processes
+share is counted once): {waiting}."""
+    head = ["app", "sockets", *(f"{figure}, {who}" for figure in GATEWAY_FIGURES.values() for who in ("ours", "fal"))]
+    return _section("The gateway against fal's own SDK", text, head, rows)
+
+
+GATEWAY_FIGURES = {
+    "per_second": "messages/s",
+    "cpu_us": "processor µs for one",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+}
+APPS_BEHIND = {
+    ("painter", "/realtime"): "returns 60 KB",
+    ("painter", "/thumbnail/realtime"): "returns 200 bytes",
+    ("pocket", "/realtime"): "the bundled model",
+}
+
+
+def hub_tick(result: Result) -> str:
+    """How late the hub is beside busy processes."""
+    rows = [
+        _row(PHASES[name], WHAT_IS_LATE[what], figures["p50_ms"], figures["p99_ms"], figures.get("max_ms", ""))
+        for name, phase in result["phases"].items()
+        for what, figures in phase.items()
+    ]
+    text = f"""`python -m bench.hub_tick`, {_machine(result)}. {result["seconds"]:g} s each; {result["busy_sockets"]}
+sockets draw {_number(result["pictures_per_s"])} pictures/s on all cores. A probe goes out every
+{result["probe_every_ms"]:g} ms, whether the last one was answered or not. A process that does nothing but to be woken
+every 10 ms shows how late the machine itself is."""
+    return _section("The hub beside busy processes", text, ["meanwhile", "ms", "p50", "p99", "worst"], rows)
+
+
+PHASES = {
+    "quiet": "nothing",
+    "engine": "the engine is saturated",
+    "engine_and_spinner": "and a user's handler spins",
+}
+WHAT_IS_LATE = {
+    "hub": "the hub's timers",
+    "health": "`/health/ready`",
+    "ping": "a ping's pong",
+    "nobody": "a process that does nothing",
+}
+
+
+def soak(result: Result) -> str:
+    """Many that come and go, some of them hostile."""
+    rows = [
+        _row(re.sub(r" \d+$", "", process), *(cell for name in SOAKED for cell in _trend(found[name])))
+        for process, found in result["second_half"].items()
+    ]
+    visits = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in result["visits"].items())
+    found = [*result["leaks"], *result["left_over"], *result["replaced_processes"]]
+    verdict = "; ".join(found) if found else "nothing grew, nothing was left over"
+    text = f"""`python -m bench.soak`, {_machine(result)}. {result["minutes"]:g} minutes, {result["connections"]}
+connections that come and go, {result["hostile"]} of them hostile; {result["answers"]} answers, each held against its
+question, {result["failed"]} failures; {verdict}. Visits: {visits}. The table is of the second half: the median, and by
+how much a fitted line rises from its beginning to its end."""
+    head = ["process", *(cell for name in SOAKED.values() for cell in (name, "rises by"))]
+    return _section("Soak", text, head, rows)
+
+
+def _trend(found: Result) -> tuple[float, float]:
+    return float(found["median"]), float(found["grown"])
+
+
+SOAKED = {
+    "resident_mb": "memory, MB",
+    "descriptors": "descriptors",
+    "threads": "threads",
+    "greenlets": "greenlets",
+}
 
 
 def endurance(result: Result) -> str:

@@ -82,9 +82,18 @@ def open_socket(host: str, port: int, path: str) -> socket.socket:
     """A WebSocket after its handshake, to be closed by the caller."""
     connection = socket.create_connection((host, port), timeout=60)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        _shake_hands(connection, f"{host}:{port}", path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _shake_hands(connection: socket.socket, host: str, path: str) -> None:
     key = b64encode(os.urandom(16)).decode()
     connection.sendall(
-        f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
     )
     head = b""
@@ -95,7 +104,6 @@ def open_socket(host: str, port: int, path: str) -> socket.socket:
         head += byte
     if b" 101 " not in head.split(b"\r\n", 1)[0]:
         raise Unexpected(head.decode("latin-1"))
-    return connection
 
 
 def frame(payload: bytes) -> bytes:

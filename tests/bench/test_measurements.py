@@ -73,3 +73,77 @@ def test_gpu_results_appear_with_their_share_of_the_floor():
     assert "| diffusers | full_vae | 512 | 4 | 1 | 23 | 23 | 1 |" in page
     assert "| torch.compile/full_vae | not run: no compiler |" in page
     assert "| full_vae | 512 | 0.1 | 1 | 3 | 4 | 6 | 10 | 7.5 | 4.5 | 1.5 |" in page
+
+
+MACHINE = {"date": "2026-01-01", "cores": 2, "cpu": "a CPU", "load_1m": 0.1, "python": "3.12", "packages": {}}
+
+
+def test_both_gateways_stand_side_by_side():
+    def figures(rate):
+        return {"per_second": rate, "cpu_us": 90.0, "p50_ms": 1.5, "p99_ms": 2.5}
+
+    pair = {"50": {"ours": figures(2000.0), "fal": figures(1000.0)}}
+    waiting = {"base_mb": 90.0, "fresh_kb": 20.0, "used_kb": 25.0}
+    result = {
+        "machine": MACHINE,
+        "peer": {"fal": "1.83.0"},
+        "rounds": 7,
+        "seconds": 3.0,
+        "cores": 2,
+        "load_generator_busy": 0.15,
+        "painter": {"/realtime": pair, "/thumbnail/realtime": pair},
+        "pocket": {"/realtime": pair},
+        "idle": {"sockets": 1000, "ours": waiting, "fal": {**waiting, "used_kb": 50.0}},
+    }
+
+    page = measurements.gateway(result)
+
+    assert "| returns 60 KB | 50 | 2000 | 1000 | 90 | 90 | 1.5 | 1.5 | 2.5 | 2.5 |" in page
+    assert "| the bundled model | 50 | 2000 | 1000 |" in page
+    assert "fal's SDK: 50 KB for each of 1000" in " ".join(page.split())
+
+
+def test_a_late_hub_stands_beside_a_machine_that_is_late():
+    late = {"p50_ms": 0.5, "p99_ms": 12.0}
+    result = {
+        "machine": MACHINE,
+        "seconds": 30.0,
+        "busy_sockets": 8,
+        "probe_every_ms": 20.0,
+        "pictures_per_s": 34.5,
+        "phases": {"engine": {"hub": {**late, "ticks": 3000}, "nobody": {**late, "max_ms": 20.0}}},
+    }
+
+    page = measurements.hub_tick(result)
+
+    assert "| the engine is saturated | the hub's timers | 0.5 | 12 |  |" in page
+    assert "| the engine is saturated | a process that does nothing | 0.5 | 12 | 20 |" in page
+
+
+def test_a_soak_says_what_grew():
+    trend = {"median": 80.0, "grown": 0.25, "wavers": 0.1}
+    result = {
+        "machine": MACHINE,
+        "minutes": 30.0,
+        "connections": 200,
+        "hostile": 20,
+        "answers": 9000,
+        "failed": 0,
+        "visits": {"draw": 10, "half_a_frame": 2},
+        "leaks": [],
+        "left_over": [],
+        "replaced_processes": [],
+        "second_half": {
+            "gateway: engine.worker 123": dict.fromkeys(("resident_mb", "descriptors", "threads", "greenlets"), trend)
+        },
+    }
+    goal = next(goal for goal in measurements.GOALS if goal.bench == "soak")
+
+    page = measurements.soak(result)
+
+    assert "| gateway: engine.worker | 80 | 0.25 | 80 | 0.25 |" in page
+    assert "nothing grew, nothing was left over" in " ".join(page.split())
+    assert "| 0 | met |" in goal.row({"soak": result})
+    leaking = {**result, "leaks": ["gateway: threads grew by 9.0"]}
+    assert "gateway: threads grew by 9.0." in " ".join(measurements.soak(leaking).split())
+    assert "| 1 | **missed** |" in goal.row({"soak": leaking})
