@@ -31,6 +31,9 @@ class Socket(Protocol):
     def send(self, message: bytes | str) -> None:
         """Sends a message. Raises ConnectionClosed."""
 
+    def offer(self, message: bytes | str) -> bool:
+        """Sends a message if that waits for no other one; else False, and nothing is sent. Raises ConnectionClosed."""
+
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Closes; again does no harm."""
 

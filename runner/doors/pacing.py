@@ -74,6 +74,16 @@ class PacedSocket:
     def send(self, message: bytes | str) -> None:
         """Sends a message. Raises ConnectionClosed."""
         self._socket.send(message)
+        self._count_answer(message)
+
+    def offer(self, message: bytes | str) -> bool:
+        """Sends a message if that waits for no other one; else False, and nothing is sent. Raises ConnectionClosed."""
+        if not self._socket.offer(message):
+            return False
+        self._count_answer(message)
+        return True
+
+    def _count_answer(self, message: bytes | str) -> None:
         if not (isinstance(message, str) and message.startswith(_ERROR)):  # else a flood of bad input had no limit
             self._pace.give_back()
             if self._gross is not None:

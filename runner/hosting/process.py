@@ -4,11 +4,11 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from socket import MSG_DONTWAIT
 from typing import Final
 
 import gevent.socket
 from gevent import subprocess
-from gevent.event import Event
 
 from runner.hosting.frames import READ_BYTES, Frame, FrameError, FrameReader
 
@@ -16,14 +16,19 @@ WORKER_COMMAND: Final = (sys.executable, "-m", "runner.hosting.worker")
 
 _SEND_BUFFER_BYTES: Final = 1024 * 1024
 
+_READ: Final = 1
+"""libev's EV_READ."""
+
 _OTHERS: Final = ("AUTHSVC_", "WEB_")
+_OURS: Final = ("RUNNER_", "OTEL_")
 _SECRET_ENDINGS: Final = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_HEADERS")
 
 
 class AppProcess:
     """A running app, a direct child of this process.
 
-    One greenlet writes to it, so that whoever posts never waits; the one that calls `frames` reads.
+    Whoever posts never waits: what was posted goes out with one system call when the hub's loop turns, and what the
+    system does not take then a greenlet sends on. The one that calls `frames` reads.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -44,8 +49,9 @@ class AppProcess:
         self._waiting: list[bytes] = []
         self.waiting_bytes = 0
         """What was posted and not taken by the system yet: an app that hogs its interpreter reads nothing."""
-        self._posted = Event()
-        self._writer = gevent.spawn(self._write)
+        self._is_flush_due = False
+        self._writer: gevent.Greenlet[..., None] | None = None
+        """Is there while the system takes no more."""
 
     @property
     def pid(self) -> int:
@@ -56,19 +62,27 @@ class AppProcess:
         """Sends a frame, in one piece or several, after all that was posted before; a dying process may not get it."""
         self._waiting.extend(buffers)
         self.waiting_bytes += sum(map(len, buffers))
-        self._posted.set()
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            gevent.get_hub().loop.run_callback(self._flush)
 
     def frames(self) -> Iterator[Frame]:
         """What the process says, until it is gone or says something that makes no sense."""
         reader, buffer = FrameReader(), memoryview(bytearray(READ_BYTES))
+        hub = gevent.get_hub()
+        readable = hub.loop.io(self._socket.fileno(), _READ)
         try:
-            while received := self._socket.recv_into(buffer):
+            while True:
+                # Before each read, not after one that finds nothing: an app that floods us always has more, and a
+                # greenlet that finds its data ready never switches.
+                hub.wait(readable)
+                if not (received := self._socket.recv_into(buffer)):
+                    return
                 yield from reader.receive_data(buffer[:received])
-                # An app that floods us always has more to read, and a greenlet that finds its data ready never
-                # switches. (A timer that is due as it is set has libev poll the sockets; `sleep(0)` does not.)
-                gevent.sleep(1e-9)
         except (OSError, FrameError):
             return  # it died with something of ours unread, or lost its mind: over either way
+        finally:
+            readable.close()
 
     def kill(self) -> None:
         """Ends it by force; `frames` ends then as well."""
@@ -80,7 +94,9 @@ class AppProcess:
         Returns:
             the exit status, negative for a signal.
         """
-        self._writer.kill()
+        if self._writer is not None:
+            self._writer.kill()
+        self._is_flush_due = True  # for good: nothing goes out any more
         self._socket.close()
         try:
             return int(self._process.wait(timeout=grace_s))
@@ -88,19 +104,34 @@ class AppProcess:
             self.kill()
             return int(self._process.wait())
 
-    def _write(self) -> None:
+    def _flush(self) -> None:
+        data, sent = self._take_waiting(), 0
         try:
-            while True:
-                self._posted.wait()
-                self._posted.clear()
-                buffers, self._waiting = self._waiting, []
-                data = b"".join(buffers)  # of one buffer that is itself
-                del buffers
+            sent = self._socket.sendmsg([data], (), MSG_DONTWAIT)
+        except BlockingIOError:
+            pass
+        except OSError:
+            return  # it is gone: whoever reads finds out as well, and does what is to be done
+        self.waiting_bytes -= sent
+        if sent < len(data):
+            self._writer = gevent.spawn(self._write, data[sent:])
+        else:
+            self._is_flush_due = False
+
+    def _write(self, data: bytes) -> None:
+        try:
+            while data:
                 self._socket.sendall(data)
                 self.waiting_bytes -= len(data)
-                del data  # an idle app must not hold its last picture
+                data = self._take_waiting()
         except OSError:
-            pass  # it is gone: whoever reads finds out as well, and does what is to be done
+            return  # see `_flush`
+        self._writer = None
+        self._is_flush_due = False
+
+    def _take_waiting(self) -> bytes:
+        buffers, self._waiting = self._waiting, []
+        return b"".join(buffers)  # of one buffer that is itself
 
 
 def _spawn(command: Sequence[str], socket_fd: int) -> "subprocess.Popen[bytes]":
@@ -117,5 +148,5 @@ def environment_of_apps(ours: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in ours.items()
-        if not name.startswith(_OTHERS) and not (name.startswith("RUNNER_") and name.endswith(_SECRET_ENDINGS))
+        if not name.startswith(_OTHERS) and not (name.startswith(_OURS) and name.endswith(_SECRET_ENDINGS))
     }

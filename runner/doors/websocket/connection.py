@@ -1,6 +1,9 @@
 """`environ["wsgi.websocket"]`: what an application holds of a connection."""
 
+import logging
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, Final
 
 import gevent
 from gevent.event import Event
@@ -11,12 +14,18 @@ from websockets.protocol import SEND_EOF, State
 
 from runner.doors.websocket.inbox import Inbox
 from runner.doors.websocket.options import WebSocketOptions
-from runner.doors.websocket.protocol import Message, MessageProtocol
+from runner.doors.websocket.protocol import Message, MessageProtocol, header
 from runner.doors.websocket.transport import Transport
 from schemas.limits import CLOSE_REASON_MAX_BYTES
 
-_READ_BYTES = 4 * 1024
-_READ_IN_MID_FRAME_BYTES = 256 * 1024
+logger = logging.getLogger(__name__)
+
+_READ_BYTES: Final = 4 * 1024
+_READ_IN_MID_FRAME_BYTES: Final = 256 * 1024
+_READ: Final = 1
+"""libev's EV_READ."""
+_NEXT_TURN_S: Final = 1e-9
+"""libev takes a timer that is due as it is set for a poll of the sockets without a wait."""
 
 
 def _let_others_in() -> None:
@@ -24,10 +33,9 @@ def _let_others_in() -> None:
 
     A greenlet that finds its data ready never switches, so that one busy client would starve all others;
     one turn a message gives every connection the same share. `sleep(0)` is not enough: it lets other
-    callbacks run, but sockets are polled only every 5 ms then. libev takes a timer that is due as it is
-    set for a poll without a wait: 2.6 us against 1 us.
+    callbacks run, but sockets are polled only every 5 ms then: 2.6 us against 1 us.
     """
-    gevent.sleep(1e-9)
+    gevent.sleep(_NEXT_TURN_S)
 
 
 def _cut(reason: str) -> str:
@@ -37,10 +45,30 @@ def _cut(reason: str) -> str:
 class WebSocket:
     """One connection, from the 101 to the end of TCP.
 
-    A greenlet of its own reads all the while, so pings are answered, a lost peer is noticed and a close is
-    seen while the application is busy. `receive`, `send` and `close` may be called from any greenlet, and
-    `send` from several at once: messages go out whole, one after the other.
+    The hub itself reads, whenever there is something: so pings are answered, a lost peer is noticed and a close is
+    seen while the application is busy, and no socket needs a greenlet for it (some 10 KB, and two switches a message).
+    One read a turn of the loop gives every connection the same share. What needs to wait is left to a greenlet.
+
+    `receive`, `send` and `close` may be called from any greenlet, and `send` from several at once: messages go out
+    whole, one after the other.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_again",
+        "_ended",
+        "_heard_at",
+        "_inbox",
+        "_is_ending",
+        "_is_paused",
+        "_is_pinged",
+        "_options",
+        "_protocol",
+        "_readable",
+        "_timer",
+        "_transport",
+        "_writing",
+    )
 
     def __init__(self, transport: Transport, options: WebSocketOptions) -> None:
         self._transport = transport
@@ -53,16 +81,30 @@ class WebSocket:
         self._inbox = Inbox(options.receive_buffer_bytes)
         self._writing = BoundedSemaphore(1)
         self._ended = Event()
-        self._reader = gevent.Greenlet(self._read)
+        self._is_paused = False
+        """Not reading: the inbox is full, or an answer waits for the writer."""
+        self._is_ending = False
+        self._heard_at = 0.0
+        self._is_pinged = False
+        loop = gevent.get_hub().loop
+        self._readable: Any = loop.io(transport.fileno(), _READ)
+        self._timer: Any = None
+        """Keeps alive while the connection is open, and is the deadline of its end after."""
+        self._again: Any = None
 
     def start(self) -> None:
         """Begin to read; called once, when the 101 is out."""
-        self._reader.start()
+        self._readable.start(self._read)
+        self._heard_at = gevent.get_hub().loop.now()
+        if self._options.ping_interval_s is not None:
+            self._set_timer(self._options.ping_interval_s, self._keep_alive)
+        if self._transport.has_received:
+            self._read_again()
 
     @property
     def closed(self) -> bool:
         """Whether no message can be sent any more: either side is closing, or the peer is lost."""
-        return not self._protocol.is_open or self._transport.closed
+        return not self._protocol.is_open  # `_end` leaves it closed
 
     @property
     def close_received(self) -> Close | None:
@@ -95,7 +137,10 @@ class WebSocket:
         """
         if len(self._inbox):
             _let_others_in()
-        return self._inbox.get()
+        message = self._inbox.get()
+        if self._is_paused:
+            self._settle()
+        return message
 
     def send(self, message: bytes | bytearray | memoryview | str) -> None:
         """Send one message: str as text, anything else as binary. Returns when the kernel has it all.
@@ -106,18 +151,35 @@ class WebSocket:
         Raises:
             ConnectionClosed: The connection is closed or lost, or the peer stopped taking bytes.
         """
-        data = message.encode() if isinstance(message, str) else bytes(message)
+        payload = message.encode() if isinstance(message, str) else bytes(message)
         with self._writing:
             if self.closed:
                 raise self._closed_error()
-            if isinstance(message, str):
-                self._protocol.send_text(data)
-            else:
-                self._protocol.send_binary(data)
             try:
-                self._write()
+                self._write(header(message if isinstance(message, str) else payload, len(payload)), payload)
             except OSError as error:
                 raise self._closed_error() from error
+        if self._is_paused:
+            self._settle()
+
+    def offer(self, message: bytes | str) -> bool:
+        """Send one message unless that would wait for another one: False, and nothing of it went out.
+
+        Never blocks, so it is for callbacks of the hub. What the kernel does not take at once a greenlet sends on.
+
+        Raises:
+            ConnectionClosed: The connection is closed or lost.
+        """
+        if self._writing.locked():
+            return False
+        if self.closed:
+            raise self._closed_error()
+        payload = message.encode() if isinstance(message, str) else message
+        try:
+            self._write_now(header(message, len(payload)), payload)
+        except OSError as error:
+            raise self._closed_error() from error
+        return True
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close with a code of RFC 6455 §7.4 and a reason, cut to 123 bytes; again does no harm.
@@ -133,97 +195,218 @@ class WebSocket:
         self._inbox.end(discard=True)
         if not self._ended.is_set():
             self._flush()
+            self._settle()
             self._ended.wait(self._options.close_timeout_s)
-        self._transport.close()
-        self._reader.join()
+        self._finish()
 
     def abort(self) -> None:
         """Cut the connection without a word; does nothing when it has ended."""
         self._inbox.end(discard=True)
-        self._transport.abort()
+        self._cut_off()
 
     def _closed_error(self) -> ConnectionClosed:
         protocol = self._protocol
         return ConnectionClosed(protocol.close_rcvd, protocol.close_sent, protocol.close_rcvd_then_sent)
 
-    # Writing: `_protocol` queues frames in the order in which they must go out, one greenlet at a time
-    # sends them, and it sends all there are.
+    # Writing: `_protocol` queues frames in the order in which they must go out. Whoever has the lock sends its message
+    # and then all that was queued meanwhile; nobody else sends anything.
 
     def _flush(self) -> None:
-        # On an error `_write` has cut the connection, which ends the reader and with it all else.
+        # On an error the connection has been cut, which ends all else.
         with self._writing, suppress(OSError):
             self._write()
 
-    def _write(self) -> None:
+    def _write(self, *frame: bytes) -> None:
+        """Send a frame, and then what is queued; holding the lock."""
         try:
-            writes = self._protocol.data_to_send()
-            self._transport.send(b"".join(writes))
-            if SEND_EOF in writes:  # if so the last
-                self._transport.half_close()
+            if frame:
+                self._write_all(*frame)
+            while queued := self._protocol.data_to_send():
+                self._write_all(*queued)
+                if queued[-1] == SEND_EOF:
+                    self._transport.half_close()
         except BaseException:
             # Whatever it was, a kill and a timeout of the caller's included: half a frame may be out.
-            self._transport.abort()
+            self._cut_off()
             raise
 
-    # Reading
+    def _write_all(self, *frames: bytes) -> None:
+        if rest := self._transport.send_now(*frames):
+            self._transport.send(rest)
+
+    def _write_now(self, *frames: bytes, is_last: bool = False) -> None:
+        """Send without waiting; the lock is free, and is taken by the greenlet that sends the rest if there is one."""
+        try:
+            rest = self._transport.send_now(*frames)
+        except OSError:
+            self._cut_off()
+            raise
+        if rest:
+            self._writing.acquire()
+            gevent.spawn(self._write_rest, rest, is_last)
+        elif is_last:
+            self._transport.half_close()
+
+    def _write_rest(self, rest: bytes | memoryview, is_last: bool) -> None:
+        try:
+            self._transport.send(rest)
+            if is_last:
+                self._transport.half_close()
+            self._write()
+        except OSError:
+            self._cut_off()
+        finally:
+            self._writing.release()
+            self._settle()
+
+    def _answer(self) -> None:
+        """Send what reading has queued, unless somebody is writing and will do it."""
+        if self._protocol.has_data_to_send and not self._writing.locked():
+            queued = self._protocol.data_to_send()
+            with suppress(OSError):
+                self._write_now(*queued, is_last=queued[-1] == SEND_EOF)
+
+    # Reading: callbacks of the hub, where nothing may wait.
 
     def _read(self) -> None:
+        protocol = self._protocol
         try:
-            self._read_while_open()
-            self._inbox.end()
-            # Closing TCP on unread bytes would reset it, and a reset can overtake our close frame: read on
-            # until the peer has closed its half.
-            gevent.with_timeout(self._options.close_timeout_s, self._read_to_the_end, timeout_value=None)
-        finally:
-            self._inbox.end()
-            self._transport.close()
-            self._protocol.release()
-            self._ended.set()
+            data = self._transport.receive(_READ_IN_MID_FRAME_BYTES if protocol.in_mid_frame else _READ_BYTES)
+            if data is None:
+                return
+            self._hear()
+            self._feed(data)
+            self._answer()  # first: a ping between the fragments of a message is answered before it
+            if messages := protocol.messages_received():
+                self._inbox.put(messages)
+            if not protocol.is_open or protocol.has_data_to_send or self._inbox.is_full:
+                self._settle()
+            if self._transport.has_received:
+                self._read_again()
+        # The boundary of the callback: a bug of ours ends this socket, and no other.
+        except Exception:
+            logger.exception("reading failed")
+            self.abort()
 
-    def _read_while_open(self) -> None:
-        while self._protocol.is_open:
-            self._feed_in_bits(self._next_bytes())
-            if self._protocol.in_mid_frame:
-                _let_others_in()
-
-    def _feed_in_bits(self, data: bytes) -> None:
-        # A large read may be the rest of one frame, or a flood of tiny ones at 10 us each.
-        for start in range(0, len(data) or 1, _READ_BYTES):
-            self._inbox.wait_for_room()
-            self._feed(data[start : start + _READ_BYTES])
-
-    def _read_to_the_end(self) -> None:
-        while self._protocol.state is not State.CLOSED:
-            self._feed(self._transport.receive(_READ_IN_MID_FRAME_BYTES))
-            _let_others_in()  # or the deadline of this would never come while the peer floods us
+    def _hear(self) -> None:
+        self._heard_at = gevent.get_hub().loop.now()
+        if self._is_pinged and self._protocol.is_open and self._options.ping_interval_s is not None:
+            self._is_pinged = False
+            self._set_timer(self._options.ping_interval_s, self._keep_alive)
 
     def _feed(self, data: bytes) -> None:
-        """Process what came (b"" for the end of the stream) and answer it."""
-        frames = self._protocol.frames_received
-        if data:
-            self._protocol.receive_data(data)
+        """Process what came (b"" for the end of the stream), or some of it and the rest in another turn of the loop."""
+        protocol = self._protocol
+        if not data:
+            protocol.receive_eof()
+        elif len(data) <= _READ_BYTES:
+            protocol.receive_data(data)
         else:
-            self._protocol.receive_eof()
-        self._flush()
-        self._inbox.put(self._protocol.messages_received())
-        if self._protocol.frames_received > frames:
-            _let_others_in()
+            # A large read may be the rest of one frame, or a flood of tiny ones at 10 us each.
+            frames = protocol.frames_received
+            for start in range(0, len(data), _READ_BYTES):
+                protocol.receive_data(data[start : start + _READ_BYTES])
+                if protocol.frames_received > frames:
+                    self._transport.unreceive(data[start + _READ_BYTES :])
+                    return
 
-    def _next_bytes(self) -> bytes:
-        """What the peer sends next, after a ping if it is slow to; b"" once it is gone."""
-        data = self._receive_within(self._options.ping_interval_s)
-        if data is not None:
-            return data
-        if self._protocol.is_open:
-            self._protocol.send_ping(b"")
-            self._flush()
-        # Any byte is a sign of life, the pong or not.
-        data = self._receive_within(self._options.ping_timeout_s)
-        if data is None:
+    def _settle(self) -> None:
+        """Go on reading, or stop, or end, as things are now."""
+        protocol = self._protocol
+        if self._ended.is_set():
+            return
+        if not protocol.is_open:
+            self._inbox.end()
+        if self._writing.locked() and (protocol.has_data_to_send or not protocol.is_open):
+            self._pause()  # until the writer comes here: what is being sent now is to arrive, whatever the peer says
+        elif protocol.state is State.CLOSED:
+            self._finish()
+        elif not protocol.is_open:
+            # Closing TCP on unread bytes would reset it, and a reset can overtake our close frame: read on
+            # until the peer has closed its half.
+            if not self._is_ending:
+                self._is_ending = True
+                self._set_timer(self._options.close_timeout_s, self._finish)
+            self._resume()
+        elif self._inbox.is_full:
+            self._pause()
+        else:
+            self._resume()
+
+    def _pause(self) -> None:
+        if not self._is_paused:
+            self._is_paused = True
+            self._readable.stop()
+
+    def _resume(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self._readable.start(self._read)
+            if self._transport.has_received:
+                self._read_again()
+
+    def _read_again(self) -> None:
+        """Bytes lie here that the kernel does not tell of: read when the loop has polled the other sockets."""
+        if self._is_paused or self._ended.is_set():
+            return
+        if self._again is not None:
+            self._again.close()
+        self._again = gevent.get_hub().loop.timer(_NEXT_TURN_S)
+        self._again.start(self._read_held)
+
+    def _read_held(self) -> None:
+        if not (self._is_paused or self._ended.is_set()):
+            self._read()
+
+    # The clock
+
+    def _set_timer(self, seconds: float, callback: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.close()
+        self._timer = gevent.get_hub().loop.timer(seconds)
+        self._timer.start(callback)
+
+    def _keep_alive(self) -> None:
+        """Ping a peer that is silent, and give up one that stays so. One timer all along: one for each read costs 3 us.
+
+        Any byte is a sign of life, the pong or not.
+        """
+        now, options = gevent.get_hub().loop.now(), self._options
+        if not self._protocol.is_open:
+            return
+        if self._is_pinged:
             self._protocol.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
-        return data or b""
+            self._answer()
+            self._settle()
+            return
+        if self._is_paused or self._writing.locked():  # we do not listen, or it does not: a write that stalls ends it
+            self._heard_at = now
+        due_in_s = self._heard_at + (options.ping_interval_s or 0) - now
+        if due_in_s <= 0:
+            self._is_pinged, due_in_s = True, options.ping_timeout_s
+            self._protocol.send_ping(b"")
+            self._answer()
+        self._set_timer(due_in_s, self._keep_alive)
 
-    def _receive_within(self, seconds: float | None) -> bytes | None:
-        in_mid_frame = self._protocol.in_mid_frame
-        max_bytes = _READ_IN_MID_FRAME_BYTES if in_mid_frame else _READ_BYTES
-        return gevent.with_timeout(seconds, self._transport.receive, max_bytes, timeout_value=None)
+    def _finish(self) -> None:
+        """The end of TCP."""
+        self._end(self._transport.close)
+
+    def _cut_off(self) -> None:
+        self._end(self._transport.abort)
+
+    def _end(self, end_transport: Callable[[], None]) -> None:
+        if self._ended.is_set():
+            return
+        # Before the descriptor is closed: gevent puts that off until the loop has told those that watch it.
+        for watcher in (self._readable, self._timer, self._again):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._timer = self._again = None
+        end_transport()
+        self._protocol.receive_eof()
+        self._protocol.release()
+        self._ended.set()
+        self._inbox.put(self._protocol.messages_received())  # the end came while they were being answered
+        self._inbox.end()

@@ -3,8 +3,10 @@
 import sys
 from collections import deque
 from collections.abc import Iterable
+from typing import Any
 
-from gevent.event import Event
+import gevent
+from gevent.hub import Waiter
 
 from runner.doors.websocket.protocol import Message
 
@@ -17,57 +19,74 @@ def _cost(message: Message) -> int:
 
 
 class Inbox:
-    """A queue between the greenlet that reads the socket and the application's.
+    """A queue between the hub, which reads the socket, and the application's greenlet.
 
-    It takes whatever it is given; whoever fills it calls `wait_for_room` first, which blocks while more
-    than `capacity_bytes` lie in it. That way reading stops, and TCP slows the peer down.
+    It takes whatever it is given; whoever fills it stops reading once it `is_full`, and TCP slows the peer down.
     """
+
+    __slots__ = ("_capacity_bytes", "_ended", "_held_bytes", "_messages", "_waiting")
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity_bytes = capacity_bytes
-        self._messages: deque[Message] = deque()
+        self._messages: deque[Message] | None = None  # an empty one takes 600 bytes
         self._held_bytes = 0
         self._ended = False
-        self._changed = Event()
-        self._has_room = Event()
-        self._has_room.set()
+        self._waiting: list[Any] = []
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._messages) if self._messages is not None else 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as much as may lies in it."""
+        return self._held_bytes >= self._capacity_bytes
 
     def put(self, messages: Iterable[Message]) -> None:
-        """Append messages; after the end they are dropped."""
+        """Append messages; after the end they are dropped. On the hub it runs at once whoever waits for them."""
         if self._ended:
             return
+        if self._messages is None:
+            self._messages = deque()
         for message in messages:
             self._messages.append(message)
             self._held_bytes += _cost(message)
-        if self._held_bytes >= self._capacity_bytes:
-            self._has_room.clear()
-        self._changed.set()
+        self._wake()
 
     def get(self) -> Message | None:
         """The oldest message; blocks for it. None once the inbox has ended and is empty."""
         while not self._messages:
             if self._ended:
                 return None
-            self._changed.clear()
-            self._changed.wait()
+            self._wait()
         message = self._messages.popleft()
         self._held_bytes -= _cost(message)
-        if self._held_bytes < self._capacity_bytes:
-            self._has_room.set()
+        if not self._messages:
+            self._messages = None
         return message
-
-    def wait_for_room(self) -> None:
-        """Block until the application has caught up, or the inbox has ended."""
-        self._has_room.wait()
 
     def end(self, *, discard: bool = False) -> None:
         """Take no more messages; with `discard` forget those that wait, too."""
         self._ended = True
         if discard:
-            self._messages.clear()
+            self._messages = None
             self._held_bytes = 0
-        self._has_room.set()
-        self._changed.set()
+        self._wake()
+
+    def _wait(self) -> None:
+        waiter: Any = Waiter()
+        self._waiting.append(waiter)
+        try:
+            waiter.get()
+        finally:
+            if waiter in self._waiting:  # it was interrupted
+                self._waiting.remove(waiter)
+
+    def _wake(self) -> None:
+        # An Event would tell the waiter a turn of the loop later.
+        waiting, self._waiting = self._waiting, []
+        hub = gevent.get_hub()
+        for waiter in waiting:
+            if gevent.getcurrent() is hub:
+                waiter.switch(None)
+            else:
+                hub.loop.run_callback(waiter.switch, None)

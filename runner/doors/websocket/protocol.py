@@ -6,9 +6,13 @@ messages, checking text) and the two places where its server is stricter than br
 
 import codecs
 import logging
+import struct
+from typing import Any, Final
 
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import Protocol, Side, State
+from websockets.speedups import apply_mask
+from websockets.streams import StreamReader
 
 Message = bytes | str
 
@@ -19,6 +23,33 @@ _logger.setLevel(logging.WARNING)
 _NORMAL_CLOSE = Close(CloseCode.NORMAL_CLOSURE, "")
 _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
+# RFC 6455 §5.2: FIN and an opcode; the mask bit and a length, longer ones in 16 or 64 bits after it.
+_WHOLE_TEXT: Final = 0x81
+_WHOLE_BINARY: Final = 0x82
+_MASKED: Final = 0x80
+_LENGTH_16: Final = 126
+_LENGTH_64: Final = 127
+_MASK_BYTES: Final = 4
+_SHORT = struct.Struct("!BB")
+_MEDIUM = struct.Struct("!BBH")
+_LONG = struct.Struct("!BBQ")
+
+
+def header(message: bytes | str, length: int) -> bytes:
+    """What stands before a server's message of `length` bytes, sent as one frame.
+
+    `Frame.serialize` copies the payload; this lets the kernel gather the two.
+    """
+    head = _WHOLE_TEXT if isinstance(message, str) else _WHOLE_BINARY
+    if length < _LENGTH_16:
+        return _SHORT.pack(head, length)
+    if length < 1 << 16:
+        return _MEDIUM.pack(head, _LENGTH_16, length)
+    return _LONG.pack(head, _LENGTH_64, length)
+
+
+_BETWEEN_FRAMES: Final = StreamReader.at_eof.__code__
+
 
 class MessageProtocol(Protocol):
     """The server's end of an open connection, one step above frames.
@@ -27,12 +58,22 @@ class MessageProtocol(Protocol):
     finished messages with `messages_received`.
     """
 
+    # With its own attributes and those of the base class there would be more than 30, and a dict of 1.2 KB for them.
+    __slots__ = (
+        "_fragments",
+        "_max_fragments",
+        "_messages",
+        "_text_bytes",
+        "_text_decoder",
+        "_text_is_wide",
+        "frames_received",
+    )
+
     def __init__(self, *, max_message_bytes: int, max_frame_bytes: int, max_fragments: int) -> None:
         super().__init__(Side.SERVER, max_size=(max_message_bytes, max_frame_bytes), logger=_logger)
         self.debug = False  # whatever the level becomes: it would log every frame, prompts and pictures
         self.frames_received = 0
         """How many frames have come, control frames included."""
-        self._max_message_bytes = max_message_bytes
         self._max_fragments = max_fragments
         self._fragments: list[Message] = []
         self._text_decoder: codecs.IncrementalDecoder | None = None
@@ -43,12 +84,53 @@ class MessageProtocol(Protocol):
     @property
     def is_open(self) -> bool:
         """Whether neither side has begun to close."""
-        return self.state is State.OPEN
+        return self._state is State.OPEN
 
     @property
     def in_mid_frame(self) -> bool:
         """Whether more bytes of a frame are sure to come."""
-        return bool(self.reader.buffer)
+        # Between frames the parser waits in `at_eof`. The reader's buffer does not say: a header is taken off it alone.
+        parser: Any = self.parser
+        return parser.gi_yieldfrom is None or parser.gi_yieldfrom.gi_code is not _BETWEEN_FRAMES
+
+    @property
+    def has_data_to_send(self) -> bool:
+        """Whether frames are queued."""
+        return bool(self.writes)
+
+    def receive_data(self, data: bytes | bytearray) -> None:
+        """Process bytes from the peer."""
+        if not self._receive_whole(data):
+            super().receive_data(data)
+
+    def _receive_whole(self, data: bytes | bytearray) -> bool:
+        """Take `data` if it is one whole lawful message and no more, as most are: 1.4 us, where the parser takes 7.7.
+
+        Of anything else nothing is taken: what is wrong with it the parser says.
+        """
+        if len(data) < 2 + _MASK_BYTES or self._state is not State.OPEN or self.current_size is not None:
+            return False
+        head, length = data[0], data[1] ^ _MASKED
+        start = 2
+        if length == _LENGTH_16:
+            length, start = int.from_bytes(data[2:4], "big"), 4
+        if (length > _LENGTH_16 and start == 2) or len(data) != start + _MASK_BYTES + length or self.in_mid_frame:
+            return False
+        # What a text of so many bytes may cost is worked out where it comes in frames.
+        if length > (self.max_fragment_size or 0) or 4 * length > (self.max_message_size or 0):
+            return False
+        payload = apply_mask(data[start + _MASK_BYTES :], data[start : start + _MASK_BYTES])
+        message: Message = payload
+        if head == _WHOLE_TEXT:
+            try:
+                message = payload.decode()
+            except UnicodeDecodeError:
+                return False
+        elif head != _WHOLE_BINARY:
+            return False
+        self.frames_received += 1
+        self._messages.append(message)
+        return True
 
     def messages_received(self) -> list[Message]:
         """The messages finished since the last call: str for text, bytes for binary."""
@@ -115,7 +197,7 @@ class MessageProtocol(Protocol):
         """Whether a text would cost more memory than a message may: one emoji makes each character four bytes."""
         self._text_bytes += len(data)
         self._text_is_wide = self._text_is_wide or not data.isascii()
-        return self._text_is_wide and 4 * self._text_bytes > self._max_message_bytes
+        return self._text_is_wide and 4 * self._text_bytes > (self.max_message_size or 0)
 
     def _payload(self, frame: Frame) -> Message:
         if self._text_decoder is None:

@@ -46,18 +46,13 @@ class TestSlowReaders:
 
         class Watched(Transport):
             timeouts = 0
-            waited = False
 
-            def _send_some(self, data):
-                self.waited = False
-                return super()._send_some(data)
-
-            def _bytes_in_flight(self):
-                if self.waited:
+            def _is_writable_in_time(self):
+                is_writable = super()._is_writable_in_time()
+                if not is_writable:
                     self.timeouts += 1
                     taken.extend(theirs.recv(64 * 1024))
-                self.waited = True
-                return super()._bytes_in_flight()
+                return is_writable
 
         transport = Watched(ours, b"", 0.001)
         transport.send(message)
@@ -152,6 +147,49 @@ class TestWriters:
         assert frame is not None
         assert (frame.opcode, frame.data) == (Opcode.PONG, b"?")
 
+    def test_what_is_offered_goes_out_at_once_or_behind_nothing(self, serve):
+        """A callback of the hub cannot wait, so what the kernel does not take a greenlet sends on."""
+        outcome = AsyncResult()
+
+        def application(environ, start_response):
+            websocket = environ["wsgi.websocket"]
+            taken = [websocket.offer(message) for message in ("first", bytes(16 * MIB), "not now")]
+            websocket.send("last")
+            outcome.set(taken)
+            return []
+
+        client = serve(application).open()
+        assert [client.message(), client.message(), client.message()] == ["first", bytes(16 * MIB), "last"]
+        assert outcome.get(timeout=10) == [True, True, False]
+
+    def test_nothing_can_be_offered_to_a_peer_that_is_gone(self, serve):
+        outcome = AsyncResult()
+
+        def application(environ, start_response):
+            websocket = environ["wsgi.websocket"]
+            assert websocket.receive() is None
+            with pytest.raises(ConnectionClosed):
+                websocket.offer("nobody")
+            outcome.set(True)
+            return []
+
+        serve(application).open().disconnect()
+        assert outcome.get(timeout=10)
+
+    def test_one_that_never_reads_what_was_offered_is_cut_off(self, serve):
+        outcome = AsyncResult()
+
+        def application(environ, start_response):
+            websocket = environ["wsgi.websocket"]
+            assert websocket.offer(bytes(64 * MIB))
+            outcome.set(websocket.receive())
+            return []
+
+        client = serve(application, options=WebSocketOptions(send_stall_timeout_s=0.05)).open()
+        assert outcome.get(timeout=10) is None
+        with pytest.raises(ConnectionResetError):
+            client.read_for_ever()
+
     def test_a_send_that_is_interrupted_cuts_the_connection(self, serve):
         """Nothing could follow half a frame."""
         outcome = AsyncResult()
@@ -205,7 +243,7 @@ class TestFloods:
         tracemalloc.start()
         flood = gevent.spawn(lambda: [client.send(frame) for _ in range(count)])
         (websocket,) = served.server.clients
-        while websocket._inbox._has_room.is_set():
+        while not websocket._inbox.is_full:
             gevent.idle()
         for _ in range(100):  # it would go on reading now
             gevent.idle()
@@ -264,30 +302,22 @@ class TestInbox:
         inbox.put(["a", b"b"])
         assert [inbox.get(), inbox.get()] == ["a", b"b"]
 
-    def test_has_no_room_when_full_and_some_after_a_get(self):
+    def test_is_full_until_a_get(self):
         inbox = Inbox(200)
         inbox.put([bytes(200)])
-        waiting = gevent.spawn(inbox.wait_for_room)
-        gevent.idle()
-        assert not waiting.ready()
+        assert inbox.is_full
         inbox.get()
-        waiting.get(timeout=10)
+        assert not inbox.is_full
 
-    def test_has_no_room_for_more_when_the_memory_of_a_text_fills_it(self):
+    def test_the_memory_of_a_text_fills_it(self):
         inbox = Inbox(4000)
         inbox.put(["\N{GRINNING FACE}" + "x" * 1000])
-        waiting = gevent.spawn(inbox.wait_for_room)
-        gevent.idle()
-        assert not waiting.ready()
-        waiting.kill()
+        assert inbox.is_full
 
     def test_empty_messages_fill_it_too(self):
         inbox = Inbox(200)
         inbox.put([b""] * 4)
-        waiting = gevent.spawn(inbox.wait_for_room)
-        gevent.idle()
-        assert not waiting.ready()
-        waiting.kill()
+        assert inbox.is_full
 
     def test_what_it_holds_outlives_its_end(self):
         inbox = Inbox(1000)
@@ -300,7 +330,7 @@ class TestInbox:
         inbox = Inbox(10)
         inbox.put(["a"])
         inbox.end(discard=True)
-        inbox.wait_for_room()
+        assert not inbox.is_full
         assert inbox.get() is None
 
     def test_its_end_wakes_every_waiter(self):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 
-from runner.doors.websocket.protocol import Message, MessageProtocol
+from runner.doors.websocket.protocol import Message, MessageProtocol, header
 
 from .raw import announced, binary, close, continuation, masked, text
 
@@ -40,6 +40,12 @@ def received(connection: MessageProtocol, *frames: bytes) -> list[Message]:
     return connection.messages_received()
 
 
+def received_in_two(connection: MessageProtocol, data: bytes) -> list[Message]:
+    connection.receive_data(data[:1])
+    connection.receive_data(data[1:])
+    return connection.messages_received()
+
+
 class TestMessages:
     def test_text_is_str_and_binary_is_bytes(self):
         assert received(protocol(), text("☃"), binary(b"\0")) == ["☃", b"\0"]
@@ -65,6 +71,32 @@ class TestMessages:
         frames = binary(b"a", fin=False), masked(Opcode.PING, b"?"), continuation(b"b", fin=True)
         assert received(connection, *frames) == [b"ab"]
         assert sent(connection) == Frame(Opcode.PONG, b"?").serialize(mask=False)
+
+    @given(
+        opcode=st.integers(0, 255),
+        payload=st.one_of(st.binary(max_size=300), st.text(max_size=100).map(str.encode)),
+        is_masked=st.booleans(),
+        surplus=st.binary(max_size=2),
+        missing=st.integers(0, 2),
+    )
+    def test_a_frame_that_comes_in_one_piece_is_no_other_than_one_in_two(
+        self, opcode, payload, is_masked, surplus, missing
+    ):
+        """Whole messages pass the parser by: it must not show, whatever is wrong with them."""
+        data = bytearray(masked(Opcode.BINARY, payload))
+        data[0] = opcode
+        data[1] ^= 0 if is_masked else 0x80
+        data = data[: len(data) - missing] + surplus
+        whole, parsed = protocol(message=400, frame=200), protocol(message=400, frame=200)
+        assert received(whole, bytes(data)) == received_in_two(parsed, bytes(data))
+        assert sent(whole) == sent(parsed)
+        assert whole.in_mid_frame == parsed.in_mid_frame
+
+    @pytest.mark.parametrize("length", [0, 125, 126, 65535, 65536])
+    @pytest.mark.parametrize("kind", [bytes, str])
+    def test_a_header_is_the_one_that_websockets_writes(self, kind, length):
+        frame = Frame(Opcode.TEXT if kind is str else Opcode.BINARY, b"x" * length).serialize(mask=False)
+        assert header(kind(), length) == frame[: len(frame) - length]
 
     def test_an_unasked_pong_is_ignored(self):
         connection = protocol()
