@@ -5,8 +5,9 @@ A server and the proxy before it that disagree about this take one's body for th
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.errors import FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect
+from errno import EMSGSIZE
 from http.client import HTTPMessage
 from typing import BinaryIO, Final
 
@@ -15,6 +16,8 @@ _OWS: Final = " \t"  # RFC 9110 §5.6.3; `str.strip` alone takes a vertical tab 
 # What Python's parser leaves of a line without a name, or with a space before its colon: it reads no header after it.
 _DEFECTS: Final = (FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect)
 
+
+_FRAMING_TURN_BYTES: Final = 512  # some 0.2 ms
 
 HEADERS_MAX: Final = 100
 HEADERS_MAX_BYTES: Final = 65_536
@@ -57,9 +60,12 @@ def check_framing(headers: HTTPMessage) -> None:
 
     Raises:
         AmbiguousBody: a Content-Length that is repeated, no number or beside a Transfer-Encoding, a
-            Transfer-Encoding that is not exactly `chunked`, or a line that is no header.
+            Transfer-Encoding that is not exactly `chunked`, or a line that is no header. Or a Host that is repeated
+            (RFC 9112 §3.2): a proxy may have decided by the other one who is asked.
     """
     if any(isinstance(defect, _DEFECTS) for defect in headers.defects):
+        raise AmbiguousBody
+    if len(headers.get_all("Host", [])) > 1:
         raise AmbiguousBody
     lengths = headers.get_all("Content-Length", [])
     encodings = headers.get_all("Transfer-Encoding", [])
@@ -67,3 +73,48 @@ def check_framing(headers: HTTPMessage) -> None:
         raise AmbiguousBody
     if lengths and not (len(lengths) == 1 and _DIGITS.fullmatch(lengths[0].strip(_OWS))):
         raise AmbiguousBody
+
+
+class TooMuchFraming(OSError):
+    """More is said about the chunks of a body than anybody has to say."""
+
+
+class FramingReader:
+    """What pywsgi's `Input` reads a body from, so that the framing of chunks (RFC 9112 §7.1) has a bound.
+
+    `Input` goes through sizes, extensions and trailers byte by byte and takes trailers for as long as they come. As
+    the data are there already it never waits: nobody else, not even a timeout, would have a turn.
+
+    Args:
+        reader: Where the bytes come from.
+        max_bytes: Of framing, since the last `forget`.
+        let_others_in: Called now and then.
+    """
+
+    def __init__(self, reader: BinaryIO, max_bytes: int, let_others_in: Callable[[], None]) -> None:
+        self._reader = reader
+        self._max_bytes = max_bytes
+        self._let_others_in = let_others_in
+        self._bytes = 0
+
+    def forget(self) -> None:
+        """Counts anew."""
+        self._bytes = 0
+
+    def read(self, size: int) -> bytes:
+        """As the reader's.
+
+        Raises:
+            TooMuchFraming: it is over the bound.
+        """
+        if size == 1:
+            self._bytes += 1
+            if self._bytes > self._max_bytes:
+                raise TooMuchFraming(EMSGSIZE, "more framing than body")  # pywsgi looks at the number
+            if self._bytes % _FRAMING_TURN_BYTES == 0:
+                self._let_others_in()
+        return self._reader.read(size)
+
+    def readline(self, size: int = -1) -> bytes:
+        """As the reader's."""
+        return self._reader.readline(size)

@@ -115,6 +115,9 @@ KINDS: Final = {
     ),
 }
 
+RETRYABLE: Final = frozenset({429, 502, 503, 504})
+"""Where the same request may succeed a little later; fal's JS client tries these again (its retry.ts)."""
+
 
 def problem(status: int, detail: str | list[FieldError], error_id: str) -> Problem:
     """Builds the error body of a status in `KINDS`; `error_id` is what the log line says too."""

@@ -122,4 +122,6 @@ def _cells(event: AuditEvent) -> tuple[str, ...]:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}"
     return "-" if value in (None, "") else str(value)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http.client import HTTPMessage
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import gevent
 from gevent.pool import Pool
@@ -21,7 +21,7 @@ from gevent.pywsgi import Input, OldMessage, WSGIHandler, WSGIServer
 from greenlet import greenlet
 
 from authsvc.serving.threads import Threads
-from httpbase.framing import check_framing, read_headers
+from httpbase.framing import FramingReader, check_framing, read_headers
 from schemas import limits
 
 if TYPE_CHECKING:
@@ -39,9 +39,16 @@ MAX_CONNECTIONS: Final = 2000
 ARRIVED: Final = "authsvc.arrived"
 """In the WSGI environment: `time.perf_counter()` of the moment when a request had arrived completely."""
 
+_FRAMING_MAX_BYTES: Final = 8 * limits.HTTP_BODY_MAX_BYTES
+"""As much as the largest body has in chunks of a byte."""
+
 _BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _REQUEST_TIMEOUT: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _INTERNAL_ERROR: Final = b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+def _let_others_in() -> None:
+    gevent.sleep(1e-9)  # not 0: sockets would be polled every 5 ms only
 
 
 class _Handler(WSGIHandler):
@@ -71,6 +78,12 @@ class _Handler(WSGIHandler):
             headers.set_raw(name, value)
         check_framing(headers)
         return headers
+
+    def get_environ(self) -> "WSGIEnvironment":
+        environ: WSGIEnvironment = super().get_environ()
+        body = cast(Any, self.wsgi_input)
+        body.rfile = FramingReader(body.rfile, _FRAMING_MAX_BYTES, _let_others_in)
+        return environ
 
     def read_requestline(self) -> str:
         if self.server.is_closed_to_all:

@@ -4,22 +4,26 @@ This is what HTTP and HTTP over WebSocket have in common; how the request came a
 """
 
 import contextvars
+import logging
 import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NoReturn
 
 import gevent
 from gevent.event import Event
 
 from runner.apps.serving import Headers, HttpAnswer, HttpEndpoint, HttpRequest
-from runner.doors import refusals
+from runner.doors import answer_head, refusals
+from runner.doors.answer_head import AnswerHead, MalformedAnswer
 from runner.doors.refusals import HttpRefusal
 from runner.protocol import failures
 from runner.protocol.failures import Failure
 from schemas.errors import FieldError
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_HEADER: Final = "x-fal-request-timeout"
 TIMEOUT_MIN_S: Final = 0.1
@@ -28,30 +32,11 @@ TIMEOUT_MIN_S: Final = 0.1
 CLIENT_CLOSED_REQUEST: Final = 499
 """The caller's doing: what it had been sent counts."""
 
-EVENT_STREAM: Final = "text/event-stream"
-
 MAX_REQUESTS_REASON: Final = "the token's max_requests is used up: mint a new token"
 
 _DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?", re.ASCII)
 
 _EVENT_ENDS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
-
-# RFC 9110 §7.6.1, and what each server says of itself.
-_OF_THE_CONNECTION: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "date",
-        "server",
-    }
-)
 
 
 class AnswerBroken(Exception):
@@ -109,11 +94,18 @@ class Exchange:
         self._left_s = timeout_s
         self._handover = _Handover()
         self._worker: gevent.Greenlet[..., None] | None = None
-        self._is_event_stream = False
+        self._head = answer_head.UNKNOWN
         self._is_between_events = True
+        self._left_bytes: int | None = None
+        """Of the body that the answer's head promises."""
         self._is_over = False
         self._is_reserved = False
         self._has_given = False
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether what is answered is a stream of events, between which others may stand."""
+        return self._head.is_event_stream
 
     def answer(self) -> HttpAnswer:
         """The answer, failures too. Blocks until it begins; taking its body blocks again.
@@ -163,12 +155,17 @@ class Exchange:
         if self._is_over:
             raise StopIteration
         taken = self._take()
+        while isinstance(taken, bytes) and not self._head.has_content:
+            taken = self._take()
         if isinstance(taken, bytes):
+            self._count(taken)
             self._is_between_events = taken.endswith(_EVENT_ENDS)
             self._has_given = True
             return taken
         if isinstance(taken, HttpRefusal):
             return self._fail(taken)
+        if self._left_bytes:
+            self._break("its body is shorter than its Content-Length")
         self._is_over = True
         self._is_reserved = False  # it counts
         raise StopIteration
@@ -193,15 +190,39 @@ class Exchange:
         return None
 
     def _begin(self, answer: HttpAnswer) -> HttpAnswer:
-        headers = (*_of_the_answer(answer.headers), ("x-fal-request-id", self._request.request_id))
+        try:
+            return self._begin_with(answer_head.read(answer.status, answer.headers), answer)
+        except MalformedAnswer as error:
+            log.error("the answer to request %s is not HTTP: %s", self._request.request_id, error)
+            self.close()
+            return refusals.internal(self._request.request_id).answer(self._request.request_id)
+
+    def _begin_with(self, head: AnswerHead, answer: HttpAnswer) -> HttpAnswer:
+        headers = (*head.headers, ("x-fal-request-id", self._request.request_id))
+        body = answer.body if head.has_content or not isinstance(answer.body, list | tuple) else []
+        if isinstance(body, list | tuple) and head.content_length not in (None, sum(map(len, body))):
+            raise MalformedAnswer("its body is not as long as its Content-Length")
         if answer.status >= 400:
             self._release()
-        if isinstance(answer.body, list | tuple):
+        if isinstance(body, list | tuple):
             self._is_reserved = False
-            return replace(answer, headers=headers)
-        kind = next((value for name, value in headers if name == "content-type"), "")
-        self._is_event_stream = kind.partition(";")[0].strip().lower() == EVENT_STREAM
+            return replace(answer, headers=headers, body=body)
+        self._head, self._left_bytes = head, head.content_length
         return replace(answer, headers=headers, body=self)
+
+    def _count(self, chunk: bytes) -> None:
+        if self._left_bytes is None:
+            return
+        self._left_bytes -= len(chunk)
+        if self._left_bytes < 0:
+            self._break("its body is longer than its Content-Length")
+
+    def _break(self, why: str) -> NoReturn:
+        """Raises AnswerBroken."""
+        log.error("the answer to request %s is not HTTP: %s", self._request.request_id, why)
+        self._release()
+        self.close()
+        raise AnswerBroken
 
     def _release(self) -> None:
         if self._is_reserved:
@@ -209,10 +230,11 @@ class Exchange:
             self._request.allowance.release_request()
 
     def _fail(self, refusal: HttpRefusal) -> bytes:
-        if refusal.status != CLIENT_CLOSED_REQUEST:
+        is_the_callers_doing = refusal.status == CLIENT_CLOSED_REQUEST or refusal.error_type == refusals.TIMED_OUT
+        if not (self._has_given and is_the_callers_doing):
             self._release()
         self.close()
-        if not self._is_event_stream:
+        if not self.is_event_stream:
             raise AnswerBroken
         event = refusal.event(self._request.request_id)
         return event if self._is_between_events else b"\n\n" + event
@@ -303,9 +325,3 @@ def _patience(headers: Headers, ceiling: _Patience) -> _Patience:
         raise ValueError(f"must be a number of seconds above {TIMEOUT_MIN_S:g}, such as 30")
     seconds = float(values[0])
     return _Patience(seconds, is_the_callers=True) if seconds <= ceiling.seconds else ceiling
-
-
-def _of_the_answer(headers: Headers) -> Headers:
-    named = {name.strip().lower() for key, value in headers if key.lower() == "connection" for name in value.split(",")}
-    dropped = _OF_THE_CONNECTION | named | {"x-fal-request-id"}
-    return tuple((name.lower(), value) for name, value in headers if name.lower() not in dropped)

@@ -16,8 +16,9 @@ from httpbase.logs import loggable_path
 from runner.apps.serving import AppUnavailable, Headers, HttpAnswer, HttpEndpoint, HttpRequest, Usage
 from runner.doors import credentials, refusals, reports
 from runner.doors.access import NO_ROOM, AdmittedRequest, Asks, RefusedHttp, decide_request, shown_path
+from runner.doors.answer_head import WITHOUT_CONTENT
 from runner.doors.cors import CorsPolicy
-from runner.doors.exchange import CLIENT_CLOSED_REQUEST, EVENT_STREAM, AnswerBroken, Exchange
+from runner.doors.exchange import CLIENT_CLOSED_REQUEST, AnswerBroken, Exchange
 from runner.doors.refusals import HttpRefusal
 from runner.doors.reports import Reporter
 from runner.doors.revocations import REVOKED, Revocations
@@ -232,8 +233,10 @@ class HttpDoor:
                 self._revocations.watching(admitted.claims, functools.partial(exchange.end, _REVOKED)),
             ):
                 answer = exchange.answer()
-                reply.send(answer, exchange)
-                usage.images, usage.pixels = answer.usage.images, answer.usage.pixels
+                try:
+                    reply.send(answer, exchange)
+                finally:  # who leaves before the last byte has had the pictures as well
+                    usage.images, usage.pixels = answer.usage.images, answer.usage.pixels
         finally:
             self._exchanges.discard(exchange)
             exchange.close()
@@ -314,9 +317,8 @@ class _Reply:
             self._send_whole(answer.status, headers, b"".join(answer.body))
             return
         write = self._start(answer.status, headers)
-        kind = next((value for name, value in headers if name == "content-type"), "")
         write(b"")  # the head goes out before the first chunk is there
-        if kind.partition(";")[0].strip().lower() == EVENT_STREAM:
+        if exchange.is_event_stream:
             self._send_events(write, exchange)
         else:
             for chunk in exchange:
@@ -331,7 +333,7 @@ class _Reply:
             write(chunk)
 
     def _send_whole(self, status: int, headers: Headers, content: bytes) -> None:
-        if not any(name == "content-length" for name, _ in headers):
+        if status not in WITHOUT_CONTENT and not any(name == "content-length" for name, _ in headers):
             headers = (*headers, ("content-length", str(len(content))))
         self._start(status, headers)(b"" if self._environ["REQUEST_METHOD"] == "HEAD" else content)
 

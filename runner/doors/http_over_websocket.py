@@ -119,10 +119,11 @@ class Exchanges(Conversing):
             status = HTTPStatus.INTERNAL_SERVER_ERROR
         finally:
             getattr(answer.body, "close", bool)()  # PEP 3333: called if there is one, whatever happened
+            # Who leaves before the last byte has had the pictures as well.
+            self.usage.images += answer.usage.images
+            self.usage.pixels += answer.usage.pixels
         took_s = (clock() if first_byte_at is None else first_byte_at) - since
         self._socket.send(end_message(request_id, status, took_s))
-        self.usage.images += answer.usage.images
-        self.usage.pixels += answer.usage.pixels
         log.info("POST over WebSocket: path=%s status=%d request_id=%s", self._terms.path, status, request_id)
 
     def _send(self, messages: Sequence[bytes]) -> None:

@@ -42,7 +42,10 @@ class Fetcher:
         waited = gevent.Timeout(self._timeout_s)
         try:
             with waited:
-                return self._threads.apply(self._download, (url,))
+                fetched = self._threads.apply(self._attempt, (url,))
+            if isinstance(fetched, DownloadFailed):
+                raise fetched
+            return fetched
         except DownloadTooLarge:
             message = f"the picture at this address has more than {self._max_bytes} bytes"
             raise InvalidRequest(field, message, "image_too_large") from None
@@ -52,6 +55,13 @@ class Fetcher:
             logger.info("a picture for %s could not be fetched: %s", field, error)
             message = "no picture could be fetched from this address; send it as a data URI"
             raise InvalidRequest(field, message, "image_load_error") from None
+
+    def _attempt(self, url: str) -> bytes | DownloadFailed:
+        """Returns the error: gevent's pool prints whatever a task raises, with causes that repeat a stranger's URL."""
+        try:
+            return self._download(url)
+        except DownloadFailed as error:
+            return error
 
     def stop(self) -> None:
         """End the threads; a download under way ends by itself, and nobody waits for it."""

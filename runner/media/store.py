@@ -81,7 +81,10 @@ class MediaStore:
         """
         folder = self._folder or self._temporary_folder()
         seconds = self._ttl_s if keep_s is None else min(max(keep_s, _EXPIRY_MIN_S), self._max_ttl_s)
-        return self._threads.apply(folder.put, (content, content_type, seconds))
+        kept = self._threads.apply(_put, (folder, content, content_type, seconds))
+        if isinstance(kept, FolderFull):
+            raise kept
+        return kept
 
     def get(self, name: str) -> StoredFile | None:
         """The file of that name; None if there is none, or none any more. Blocks its greenlet."""
@@ -108,3 +111,11 @@ class MediaStore:
                 self._threads.apply(self._folder.sweep)
             except OSError as error:
                 logger.error("the media folder could not be swept: %s", error.strerror)
+
+
+def _put(folder: MediaFolder, content: bytes, content_type: str, keep_s: float) -> str | FolderFull:
+    """Returns the error: gevent's pool prints a traceback of whatever a task raises, and the log has the cause."""
+    try:
+        return folder.put(content, content_type, keep_s)
+    except FolderFull as full:
+        return full

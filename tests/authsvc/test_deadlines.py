@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import gevent
@@ -99,6 +100,36 @@ def test_a_client_s_broken_request_is_400_and_leaves_no_traceback(
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert "request from" in caplog.text
     assert "Traceback" not in caplog.text + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"0\r\n" + (b"X-Trailer: " + b"a" * 8000 + b"\r\n") * 200,
+        (b"1;" + b"a" * 8000 + b"\r\nx\r\n") * 200 + b"0\r\n\r\n",
+    ],
+    ids=["trailers", "extensions"],
+)
+def test_the_framing_of_a_body_is_bounded_and_does_not_hold_up_the_hub(body: bytes) -> None:
+    server, turns = Server(("127.0.0.1", 0), application, threads=1, request_timeout_s=60), 0
+    server.start()
+
+    def tick() -> None:
+        nonlocal turns
+        while True:
+            gevent.sleep(1e-9)
+            turns += 1
+
+    ticking, received = gevent.spawn(tick), b""
+    with gevent_socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        sending = gevent.spawn(connection.sendall, CHUNKED + body)
+        with suppress(ConnectionError):
+            received = connection.recv(4096)
+        sending.kill()
+    ticking.kill()
+    server.stop(0)
+    assert turns > 500
+    assert received.startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_failure_of_the_application_is_500_and_logged(server: Server, caplog: pytest.LogCaptureFixture) -> None:

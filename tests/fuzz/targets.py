@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from http.client import HTTPException, parse_headers
+from http.client import HTTPMessage
 from typing import Any, Final
 
 import msgpack
@@ -13,7 +13,7 @@ import numpy as np
 from websockets.frames import Close
 from websockets.http11 import Response
 
-from httpbase.framing import check_framing
+from httpbase.framing import AmbiguousBody, MalformedHeader, check_framing, read_headers
 from runner.apps import pictures as sent_pictures
 from runner.doors import credentials, routes
 from runner.doors.websocket import Refusal, handshake
@@ -70,11 +70,13 @@ def http_handshake(data: bytes) -> None:
     """The head of a request: an upgrade, or a refusal with a status."""
     first, _, rest = data.partition(b"\n")
     method, _, path = first.decode("latin-1").partition(" ")
+    headers = HTTPMessage()
     try:
-        headers = parse_headers(io.BytesIO(rest))
+        for name, value in read_headers(io.BytesIO(rest)):
+            headers.add_header(name, value)
         check_framing(headers)
-    except (HTTPException, ValueError):
-        return  # pywsgi answers 400
+    except (MalformedHeader, AmbiguousBody):
+        return  # answered with 400
     answer = handshake.answer(method, path, "HTTP/1.1", headers)
     if isinstance(answer, Refusal):
         assert answer.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UPGRADE_REQUIRED, HTTPStatus.METHOD_NOT_ALLOWED}

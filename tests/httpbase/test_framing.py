@@ -62,6 +62,8 @@ def test_one_way_to_say_it_is_accepted(head: bytes) -> None:
         b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
         b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
         b"Transfer-Encoding : chunked",
+        b"Host: a\r\nHost: b",
+        b"Host: a\r\nhost: a",
         b" folded: first",
         b"no header",
         b"Transfer-Encoding:\r\n chunked\r\nContent-Length: 5",

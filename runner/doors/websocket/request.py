@@ -3,11 +3,13 @@
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import gevent
 from gevent.pywsgi import Input
 from gevent.socket import socket as GeventSocket
+
+from httpbase.framing import FramingReader, TooMuchFraming
 
 CONNECTION_KEY: Final = "lcm_realtime.connection"
 """Where in `environ` an application finds the `RequestConnection`."""
@@ -15,10 +17,16 @@ CONNECTION_KEY: Final = "lcm_realtime.connection"
 _READ_BYTES: Final = 64 * 1024
 _READ_OF_CHUNKS_BYTES: Final = 512
 """pywsgi reads the framing of chunks a byte at a time, 10 us a chunk: many tiny ones must not hold up the hub."""
+_FRAMING_MAX_BYTES: Final = 32 * 1024
+"""Sizes and extensions of chunks before `_READ_OF_CHUNKS_BYTES` are there, or all trailers."""
 _LOOK_EVERY_S: Final = 0.5
 
 # Linux says with it that the peer has ended its half, whatever lies unread before that.
 _PEER_ENDED: Final[int] = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+
+
+def _let_others_in() -> None:
+    gevent.sleep(1e-9)  # see connection._let_others_in
 
 
 class BodyTooLarge(Exception):
@@ -55,6 +63,8 @@ class RequestConnection:
         self._lift_deadline = lift_deadline
         self._body_timeout_s = body_timeout_s
         self._is_broken = False
+        self._framing = FramingReader(body.rfile, _FRAMING_MAX_BYTES, _let_others_in)
+        body.rfile = cast(Any, self._framing)
 
     @property
     def body_was_read(self) -> bool:
@@ -81,16 +91,17 @@ class RequestConnection:
         except OSError as error:
             # pywsgi's _InvalidClientInput, which is private, says what is wrong with chunks.
             self._is_broken = True
-            is_malformed = type(error).__name__ == "_InvalidClientInput"
+            is_malformed = isinstance(error, TooMuchFraming) or type(error).__name__ == "_InvalidClientInput"
             raise (BodyMalformed if is_malformed else BodyCutShort) from None
 
     def _read(self, max_bytes: int) -> bytes:
         body = bytearray()
         while piece := self._body.read(self._next_size()):
+            self._framing.forget()
             body += piece
             if len(body) > max_bytes:
                 raise BodyTooLarge
-            gevent.sleep(1e-9)  # see connection._let_others_in
+            _let_others_in()
         return bytes(body)
 
     def _next_size(self) -> int:

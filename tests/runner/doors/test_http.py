@@ -373,6 +373,21 @@ class TestStreams:
         door.app.hold.set()
         assert door.post(f"/{APP}/stream", json={"prompt": "x"}, headers=once).status_code == 429
 
+    def test_who_cuts_a_stream_short_after_an_event_has_had_a_request(self, door: Door) -> None:
+        hasty = bearer(max_requests=1) | {"x-fal-request-timeout": "0.3"}
+        door.app.hold.clear()
+        answer = door.post(f"/{APP}/stream", json={"prompt": "x"}, headers=hasty)
+        assert [event.get("prompt") for event in events(answer)] == ["first", None]
+        assert door.post(f"/{APP}/stream", json={"prompt": "x"}, headers=hasty).status_code == 429
+
+    def test_a_timeout_before_the_first_event_does_not_count(self, door: Door) -> None:
+        hasty = bearer(max_requests=1)
+        door.app.hold.clear()
+        answer = door.post(json={"prompt": "x"}, headers=hasty | {"x-fal-request-timeout": "0.3"})
+        assert answer.status_code == 504
+        door.app.hold.set()
+        assert door.post(json={"prompt": "x"}, headers=hasty).status_code == 200
+
     def test_what_is_left_of_requests_is_ended(self, door: Door) -> None:
         door.app.hold.clear()
         running = gevent.spawn(door.post, json={"prompt": "x"})

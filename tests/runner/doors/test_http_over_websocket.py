@@ -579,6 +579,20 @@ def test_a_peer_that_never_reads_is_cut_off_and_its_answer_made_no_further() -> 
         peer.disconnect()
 
 
+def test_what_was_drawn_counts_though_the_end_is_never_read() -> None:
+    def answer(_: HttpRequest) -> HttpAnswer:
+        return HttpAnswer(200, (("content-type", "application/json"),), [bytes(8 << 20)], Usage(1, 12))
+
+    with serving(answer, options=WebSocketOptions(send_stall_timeout_s=0.3)) as (door, _):
+        peer = raw(door)
+        peer.send(text("{}"))
+        with gevent.Timeout(20):
+            while door.server.pool:
+                gevent.sleep(0.01)
+        assert door.tally.images == 1
+        peer.disconnect()
+
+
 def test_a_peer_that_sends_and_sends_is_held_back() -> None:
     payloads = [text(json.dumps("x" * 100_000))] * (8 * WAITING_PAYLOADS_MAX)  # far more than the kernel holds besides
 

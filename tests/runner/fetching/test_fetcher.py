@@ -67,6 +67,18 @@ def test_why_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     assert "example.com" not in caplog.text
 
 
+def test_a_failure_prints_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its causes repeat the URL, which may hold a secret, or lines that look like ours."""
+
+    def download(url: str) -> bytes:
+        raise DownloadFailed("ConnectError") from ValueError(f"{url} is no URL")
+
+    with fetcher(download) as fetch:
+        refusal(fetch)
+    assert "Traceback" not in (printed := capfd.readouterr().err)
+    assert "example.com" not in printed
+
+
 def test_the_hub_goes_on_and_only_so_many_run_at_once() -> None:
     held, running, most = threading.Event(), [], 0
     lock = threading.Lock()

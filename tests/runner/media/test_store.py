@@ -56,6 +56,12 @@ def test_where_nothing_can_be_written_it_starts_and_keeps_nothing(
     assert "RUNNER_MEDIA_DIR" in caplog.text
 
 
+def test_a_picture_that_cannot_be_kept_prints_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with store(tmp_path, max_bytes=4096) as media, pytest.raises(FolderFull):
+        media.put(bytes(4097), "image/png")
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_folder_that_was_named_stays(tmp_path: Path) -> None:
     with store(tmp_path) as media:
         name = media.put(b"picture", "image/png")
