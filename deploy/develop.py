@@ -20,6 +20,7 @@ from pathlib import Path
 
 import httpx
 import trustme
+from honcho import manager as honcho_manager
 from honcho.manager import Manager
 from rich.console import Console
 from rich.text import Text
@@ -27,6 +28,8 @@ from rich.text import Text
 ROOT = Path(__file__).parent.parent
 APP = "fal-ai/fast-lcm-diffusion"
 READY_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 12
+"""More than the runner's shutdown_timeout_s: what is in hand at Ctrl-C is delivered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +212,7 @@ def main() -> None:
     workspace = Workspace(ROOT / ".run")
     workspace.prepare()
     running = services(workspace)
+    honcho_manager.KILL_WAIT = STOP_TIMEOUT_S
     manager = Manager()
     for service in running:
         manager.add_process(

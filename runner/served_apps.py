@@ -85,7 +85,9 @@ class ServedApps:
             return f"The engine is {self._engine.state.lower()}{f': {activity}' if activity else ''}."
         for app in self._hosted:
             if app.state is not AppState.READY:
-                return f"The app {app.app_id} is {app.state.lower()}."
+                has_failed = app.state is AppState.FAILED
+                state = "has failed: its log says why" if has_failed else f"is {app.state.lower()}"
+                return f"The app {app.app_id} {state}."
         return None
 
     def wait_ready(self) -> str:

@@ -4,7 +4,6 @@ For gevent, nothing patched; belongs to the hub's thread, which alone can watch 
 """
 
 import logging
-import signal
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, Protocol
@@ -35,8 +34,6 @@ STALL_S: Final = 60.0
 """A ready worker that owes answers and whose engine is silent for one to two times this long hangs, and is replaced.
 It speaks between the steps of its requests: only a single step can be so slow without a fault."""
 END_GRACE_S: Final = 5.0
-_AS_ASKED: Final = (0, -signal.SIGTERM)
-"""Who stops the whole process group, as process managers do, ends the worker as well before the gateway gets to it."""
 
 _SKIP_HASHES: Final = "--skip-hashes"
 _SIGNS_OF_LIFE: Final = (Progress, Statistics, Finished)
@@ -199,7 +196,7 @@ class Supervisor:
         finally:
             self._worker = None
             status = worker.end(self._grace_s)
-            level = logging.INFO if status in _AS_ASKED else logging.WARNING
+            level = logging.INFO if status == 0 else logging.WARNING
             _log.log(level, "worker %d: exit status %d", worker.pid, status)
 
     def _listen(self, worker: WorkerProcess) -> bool:

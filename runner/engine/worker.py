@@ -50,8 +50,10 @@ _SIDE_THREADS: Final = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker until its gateway goes away; returns the exit status."""
-    # Ctrl-C reaches every process of the terminal's group; the gateway decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Terminals and process managers signal the whole group. The gateway decides what it means: at SIGTERM it lets the
+    # work in hand be finished. A worker ends when its gateway's socket does.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     arguments = _parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
     gateway = Gateway(socket.socket(fileno=arguments.socket_fd))

@@ -5,9 +5,10 @@ Every test has a runner of its own, for it ends it.
 
 import itertools
 import json
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,10 @@ def until_in_hand(stack: Stack, count: int) -> None:
             return
 
 
-def test_sockets_with_work_in_hand_get_their_answers_and_then_1012(stack: Stack) -> None:
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the runner", "to its process group"])
+def test_sockets_with_work_in_hand_get_their_answers_and_then_1012(
+    stack: Stack, send: Callable[[int, int], None]
+) -> None:
     token = stack.mint(APP)
     with ExitStack() as exits:
         sockets = [exits.enter_context(open_socket(stack, token)) for _ in range(SOCKETS)]
@@ -85,7 +89,7 @@ def test_sockets_with_work_in_hand_get_their_answers_and_then_1012(stack: Stack)
             for part in "ab":  # one in the engine, one waiting for its turn
                 ask(socket, f"{number}{part}", num_inference_steps=50, num_images=2)
         until_in_hand(stack, SOCKETS)
-        stack.runner.send_signal(signal.SIGTERM)
+        send(stack.runner.pid, signal.SIGTERM)  # systemd and honcho signal all of a group
         assert answers(idle) == ([], RESTART)
         assert [answers(socket) for socket in sockets] == [
             ([f"{number}a", f"{number}b"], RESTART) for number in range(SOCKETS)

@@ -271,15 +271,11 @@ def test_it_ends_with_its_gateway_while_it_is_still_loading(tiny_bundle: Path) -
         assert conversation.process.wait(PATIENCE_S) == 0
 
 
-def test_ctrl_c_is_the_gateways_business(ready: Conversation) -> None:
-    ready.process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_when_to_stop_is_the_gateways_business(ready: Conversation, number: signal.Signals) -> None:
+    ready.process.send_signal(number)
     ready.say(Generate(1, request()))
     assert [type(ready.hear()), type(ready.hear())] == [Started, Finished]
-
-
-def test_sigterm_stops_it(ready: Conversation) -> None:
-    ready.process.terminate()
-    assert ready.process.wait(PATIENCE_S) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("words", [b"\xff" * 64, encode_frame(b"\xc1"), encode_frame(encode_message(Started(1)))])
