@@ -23,11 +23,11 @@ def document() -> dict[str, Any]:
         title="lcm-realtime",
         version="1",
         description=(
-            "The token service (authsvc) and the runner's HTTP. Realtime pictures come over the runner's WebSockets, "
-            "which OpenAPI cannot describe."
+            "The token service (authsvc) and the runner's HTTP. Realtime pictures come over the runner's WebSockets: "
+            "`asyncapi.yaml` describes them."
         ),
         operations=[*authsvc.openapi.OPERATIONS, *runner.openapi.OPERATIONS],
-        security_schemes=authsvc.openapi.SECURITY_SCHEMES,
+        security_schemes=runner.openapi.SECURITY_SCHEMES | authsvc.openapi.SECURITY_SCHEMES,
     )
     alone = {"authsvc": authsvc.openapi.document(), "runner": runner.openapi.document()}
     for path, item in merged["paths"].items():

@@ -10,7 +10,7 @@ from runner.apps.fast_lcm_diffusion import FastLcmDiffusion
 from runner.apps.fast_turbo_diffusion import FastTurboDiffusion
 from runner.apps.framework import App, HttpDeclaration, Mode, declarations, signature_of
 from runner.doors import files
-from runner.doors.exchange import EVENT_STREAM
+from runner.doors.answer_head import EVENT_STREAM
 from schemas import openapi
 from schemas.openapi import Answer, Operation
 
@@ -22,6 +22,23 @@ _TIMEOUT: Final = {
     "description": "Seconds, more than 0.1, after which to give up with 504.",
     "schema": {"type": "number", "exclusiveMinimum": 0.1},
 }
+
+SECURITY_SCHEMES: Final[dict[str, dict[str, Any]]] = {
+    "key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "The word `Key`, a space, and an API key: `Key <key_id>:<key_secret>`.",
+    },
+    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "A token of authsvc."},
+    "token": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "fal_jwt_token",
+        "description": "A token of authsvc, where headers cannot be sent.",
+    },
+}
+"""Any one of them lets a caller in; `/asyncapi.json` names them alike."""
 
 
 def of_app(app_id: str, app: type[App]) -> Iterator[Operation]:
@@ -38,14 +55,13 @@ def of_app(app_id: str, app: type[App]) -> Iterator[Operation]:
             f"/{app_id}{declared.path}".rstrip("/"),
             operation_id=f"{app_id.partition('/')[2]}_{declared.handler}",
             summary=summary,
-            description="Each `data:` of the stream is such an object; the last is the result."
-            if is_stream
-            else summary,
+            description=_EVENTS if is_stream else summary,
             tags=(app_id,),
             answers={200: Answer("Events.", given, EVENT_STREAM) if is_stream else Answer("The result.", given)},
             problems=_APP_PROBLEMS,
             request=received,
             parameters=(_TIMEOUT,),
+            security=tuple(SECURITY_SCHEMES),
         )
 
 
@@ -69,4 +85,5 @@ def document() -> dict[str, Any]:
             "open `/{owner}/{alias}/realtime?fal_jwt_token=…` with one of fal's official clients."
         ),
         operations=OPERATIONS,
+        security_schemes=SECURITY_SCHEMES,
     )

@@ -37,7 +37,7 @@ def parse(token: str) -> CompactToken:
     if len(token) > limits.TOKEN_MAX_BYTES:
         raise TokenTooLarge(f"the token is over {limits.TOKEN_MAX_BYTES} bytes")
     if _COMPACT.fullmatch(token) is None:
-        raise MalformedToken("not three base64url segments")
+        raise MalformedToken("not a token: a JWT has three base64url segments")
     header, payload, _ = map(decode_segment, token.split("."))
     if len(header) > limits.TOKEN_HEADER_MAX_BYTES:
         raise TokenTooLarge(f"the header is over {limits.TOKEN_HEADER_MAX_BYTES} bytes")

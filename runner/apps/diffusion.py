@@ -77,17 +77,17 @@ class Diffusion(App):
 
     @endpoint("/stream")
     def text_to_image_stream(self, received: TextToImageInput) -> Iterator[ImagesOutput]:
-        """As `text_to_image`, with previews."""
+        """Pictures of a prompt, with previews."""
         return self._stream(received)
 
     @endpoint("/image-to-image/stream")
     def image_to_image_stream(self, received: ImageToImageInput) -> Iterator[ImagesOutput]:
-        """As `image_to_image`, with previews."""
+        """Pictures of a prompt that begin with a picture, with previews."""
         return self._stream(received)
 
     @endpoint("/inpainting/stream")
     def inpainting_stream(self, received: InpaintingInput) -> Iterator[ImagesOutput]:
-        """As `inpainting`, with previews."""
+        """A picture with parts of it drawn anew, with previews."""
         return self._stream(received)
 
     # Over WebSockets

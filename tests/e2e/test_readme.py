@@ -1,4 +1,4 @@
-"""The README's four examples, on the model that ships: each gives a picture of what was asked."""
+"""The README's six examples, on the model that ships: each that draws gives a picture of what was asked."""
 
 import json
 import os
@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +20,7 @@ from tests.processes import ROOT, run_module
 from tests.stack import Stack, running
 
 POCKET = ROOT / "models" / "pocket"
+README = (ROOT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +45,37 @@ def environment(stack: Stack) -> dict[str, str]:
     }
 
 
-def test_curl_mints_a_token(stack: Stack) -> None:
-    shown = re.search(r"(curl -s .*?)\n```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert shown is not None
-    command = shown[1].replace("http://127.0.0.1:8001", stack.authsvc_url)
+def curl(stack: Stack, nth: int) -> Any:
+    """The JSON that the README's nth curl gets at this stack's addresses."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
+    shown = re.findall(r"(curl -s .*?)\n```", README, re.DOTALL)[nth]
+    here = stack.runner_url.replace("ws://", "http://")
+    command = shown.replace("http://127.0.0.1:8001", stack.authsvc_url).replace("http://127.0.0.1:8002", here)
     done = subprocess.run(["sh", "-c", command], env=environment(stack), capture_output=True, text=True, timeout=30)
-    answer = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_curl_mints_a_token(stack: Stack) -> None:
+    answer = curl(stack, 0)
     assert answer["expires_in"] == 120
     assert answer["allowed_apps"] == ["fal-ai/fast-lcm-diffusion/realtime"]
+
+
+def test_curl_gets_a_link_to_a_picture(stack: Stack, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(httpx.get(curl(stack, 1)["images"][0]["url"]).raise_for_status().content)
+    verdict = seen(picture)
+    assert (verdict.shape, verdict.colour, verdict.size, verdict.background) == ("circle", "yellow", "small", "black")
+
+
+def test_the_app_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = re.search(r"```python\n(import runner as fal.*?)```", README, re.DOTALL)
+    assert shown is not None
+    (tmp_path / "my_app.py").write_text(shown[1])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # the README has the file in the folder of the start
+    with running(POCKET, app="me/my-app=my_app:MyApp") as stack:
+        assert curl(stack, 2) == {"output": "HELLO"}
 
 
 def test_the_python_example(stack: Stack, tmp_path: Path) -> None:
