@@ -3,13 +3,12 @@
 Nothing here serves: `declarations` says what an app has, and whoever hosts it does the rest.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 
 from runner.apps.signatures import DeclarationError, Mode, hints_of, scope_around, signature_of
-from schemas import limits
 
 __all__ = [
     "CURRENT_REQUEST",
@@ -106,14 +105,16 @@ class App:
         """The request that the calling handler answers over HTTP; None elsewhere."""
         return CURRENT_REQUEST.get()
 
-    def setup(self) -> None:
+    def setup(self) -> Awaitable[None] | None:
         """Called once before the first request: load models here. May be a coroutine function."""
+        return None
 
-    def teardown(self) -> None:
+    def teardown(self) -> Awaitable[None] | None:
         """Called once after the last request. May be a coroutine function."""
+        return None
 
-    def health(self) -> dict[str, Any]:
-        """What `/health` of the app answers."""
+    def health(self) -> Awaitable[Any] | Any:
+        """What `/health` of the app answers, as JSON. May be a coroutine function."""
         return {"status": "ok"}
 
 
@@ -121,7 +122,7 @@ def endpoint(path: str, *, is_websocket: bool = False, **_: Any) -> Callable[[Ha
     """Answer POST at `path`, or with `is_websocket` hand raw WebSockets to the method.
 
     Raises:
-        DeclarationError: the path does not begin with a slash.
+        DeclarationError: the path does not begin with a slash, or has parameters.
     """
     _check_path(path)
     kind = RawSocketDeclaration if is_websocket else HttpDeclaration
@@ -163,8 +164,8 @@ def realtime(
         DeclarationError: a value that cannot be.
     """
     _check_path(path)
-    if buffering is not None and not 1 <= buffering <= limits.MAX_BUFFERING_MAX:
-        raise DeclarationError(f"{path}: buffering must be from 1 to {limits.MAX_BUFFERING_MAX}, or None")
+    if buffering is not None and buffering < 1:
+        raise DeclarationError(f"{path}: buffering must be at least 1, or None")
     if max_batch_size < 1:
         raise DeclarationError(f"{path}: max_batch_size must be at least 1")
     if session_timeout is not None and not session_timeout > 0:
@@ -226,3 +227,5 @@ def _annotations(handler: Callable[..., Any], scope: Mapping[str, Any]) -> Mappi
 def _check_path(path: str) -> None:
     if not path.startswith("/"):
         raise DeclarationError(f"the path {path!r} must begin with a slash")
+    if "{" in path:  # the doors look paths up before the app is asked, as they are
+        raise DeclarationError(f"the path {path!r} has a parameter: take it as a field of the input instead")

@@ -66,7 +66,8 @@ def build(
         handler = getattr(app, each.handler)
         match each:
             case HttpDeclaration():
-                if not _add_route(http, each, handler):
+                _add_route(http, each, handler)
+                if _is_cancelled(handler):
                     cancelled.add(each.path)
             case RawSocketDeclaration():
                 _add_socket(http, each, handler)
@@ -104,6 +105,8 @@ class _Application:
         try:
             cancels = scope["path"] in self._cancelled
             await respond_until_hangup(self._http, scope, receive, send, cancels=cancels)
+        except SystemExit as error:  # asyncio would end the loop, and every other stream with it
+            raise RuntimeError("a handler called sys.exit") from error
         finally:
             CURRENT_REQUEST.reset(token)
 
@@ -133,7 +136,7 @@ async def _guarded(application: AsgiApplication, scope: Scope, receive: Receive,
         await application(scope, received, sent)
     except WebSocketDisconnect:
         return  # the peer left; Starlette says so too where nothing can be sent any more
-    except Exception:
+    except (Exception, SystemExit):
         code, reason = CloseCode.INTERNAL_ERROR, uuid.uuid4().hex
         log.exception("endpoint %s failed (%s)", scope["path"], reason)
     if not is_closed:
@@ -174,19 +177,27 @@ def _lifespan_of(app: App, threads: Threads) -> Callable[[FastAPI], AbstractAsyn
 
 
 async def _call(method: Callable[[], Any]) -> Any:
-    if inspect.iscoroutinefunction(method):
-        return await method()
-    return await run_in_threadpool(method)
+    returned = method() if inspect.iscoroutinefunction(method) else await run_in_threadpool(method)
+    return await returned if inspect.isawaitable(returned) else returned
 
 
-def _add_route(http: FastAPI, declared: HttpDeclaration, handler: Callable[..., Any]) -> bool:
-    """Whether the handler takes the request, and so can look itself if its client is there."""
+def _add_route(http: FastAPI, declared: HttpDeclaration, handler: Callable[..., Any]) -> None:
     _resolve(handler, declared.annotations)
     try:
         http.add_api_route(declared.path, handler, name=declared.handler, methods=["POST"])
-        return any(_is_class(each.annotation, Request) for each in _parameters(handler))
     except (FastAPIError, NameError, AssertionError) as error:
         raise DeclarationError(f"{declared.path}: FastAPI cannot serve {declared.handler}: {error}") from error
+
+
+def _is_cancelled(handler: Callable[..., Any]) -> bool:
+    """Whether a client that leaves has its handler cancelled: not one that takes the request, and can look itself.
+
+    Nor one in a thread, which would go on all the same, and no longer count among those of Starlette's pool: clients
+    that come and go would make ever more of them.
+    """
+    if not inspect.iscoroutinefunction(inspect.unwrap(handler)):
+        return False
+    return not any(_is_class(each.annotation, Request) for each in _parameters(handler))
 
 
 def _add_socket(http: FastAPI, declared: RawSocketDeclaration, handler: Callable[..., Any]) -> None:

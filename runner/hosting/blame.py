@@ -2,8 +2,9 @@
 
 import logging
 import uuid
-from typing import Final
+from typing import Any, Final
 
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from runner.apps.exceptions import AppException, FieldException, RequestCancelledException
@@ -22,7 +23,7 @@ _CODES: Final = {
 }
 
 
-def failure_of(error: Exception) -> Failure:
+def failure_of(error: Exception | SystemExit) -> Failure:
     """The failure; an error that the app did not foresee is logged under the id that the peer gets."""
     match error:
         case FieldException():
@@ -31,11 +32,16 @@ def failure_of(error: Exception) -> Failure:
             return Failure(_code(error.status_code), error.message)
         case RequestCancelledException():
             return Failure(RealtimeErrorCode.INTERNAL_ERROR, error.message)
-        case HTTPException(detail=str(detail)) if error.status_code < 500:
-            return Failure(_code(error.status_code), detail)
+        case HTTPException() if error.status_code < 500:
+            return Failure(_code(error.status_code), _text(error.detail))
     error_id = uuid.uuid4().hex
     log.error("endpoint failed (%s)", error_id, exc_info=error)
     return failures.internal(error_id)
+
+
+def _text(detail: Any) -> str:
+    """FastAPI lets apps say more than text; JSON is what they would have seen of it over HTTP."""
+    return detail if isinstance(detail, str) else to_json(detail, fallback=str).decode()
 
 
 def _code(status: int) -> RealtimeErrorCode:

@@ -183,6 +183,6 @@ class UnaryConversation(Conversation):
             dropped = self._session.dropped_inputs
             self._session.answer(self._endpoint.encode(output, dropped))
             self._dropped = dropped
-        # A handler is anybody's code: what it raises costs one answer.
-        except Exception as error:
+        # A handler is anybody's code: what it raises costs one answer, and `sys.exit` nobody else's socket.
+        except (Exception, SystemExit) as error:
             self._session.fail(failure_of(error))

@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.errors import PydanticUserError
 
-from runner.apps.framework import DeclarationError, RealtimeDeclaration
+from runner.apps.framework import DeclarationError, Mode, RealtimeDeclaration
 from runner.hosting.blame import failure_of, log
 from runner.hosting.threads import Threads
 from runner.protocol import codec
@@ -26,10 +26,12 @@ class Endpoint:
         threads: Where it runs if it is no coroutine.
 
     Raises:
-        DeclarationError: its input is of a type that pydantic cannot validate.
+        DeclarationError: the handler cannot be called as its decorator says, or its input is of a type that pydantic
+            cannot validate.
     """
 
     def __init__(self, declared: RealtimeDeclaration, handler: Callable[..., Any], threads: Threads) -> None:
+        _check_call(declared, handler)
         self.declared: Final = declared
         self.threads: Final = threads
         self._handler = handler
@@ -120,6 +122,20 @@ def stream_of(returned: Any) -> AsyncIterator[Any] | Iterable[Any]:
         raise TypeError(f"a handler with a stream of outputs returns an iterator, not {type(returned).__name__}")
     stream: AsyncIterator[Any] | Iterable[Any] = returned
     return stream
+
+
+def _check_call(declared: RealtimeDeclaration, handler: Callable[..., Any]) -> None:
+    """A handler that takes no batch would fail only when inputs come fast enough, so it is told at the start."""
+    size = declared.max_batch_size if declared.mode is Mode.UNARY else 1
+    try:
+        for inputs in {1, size}:
+            inspect.signature(handler).bind(*range(inputs))
+    except TypeError as error:
+        rest = ", *rest: Input" if size > 1 else ""
+        raise DeclarationError(
+            f"{declared.path}: {declared.handler} gets inputs and nothing else: write "
+            f"`{declared.handler}(self, input: Input{rest})` ({error})"
+        ) from error
 
 
 def _is_on_loop(handler: Callable[..., Any]) -> bool:

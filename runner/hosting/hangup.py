@@ -1,6 +1,7 @@
 """A client that goes away while its HTTP request is answered: FastAPI would let the handler work on for nobody."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -34,6 +35,8 @@ async def respond_until_hangup(
     """
     hangup = _Hangup(receive, send)
     try:
+        if cancels:
+            await hangup.watch()
         await application(scope, hangup.receive if cancels else receive, hangup.send)
     except asyncio.CancelledError:
         # Ours is to be undone as asyncio.timeout does it; the server's goes on.
@@ -47,7 +50,10 @@ async def respond_until_hangup(
 
 
 class _Hangup:
-    """Watches for `http.disconnect` once the body was read: until then the application receives by itself."""
+    """Watches for `http.disconnect`, which comes after the body: so it reads that, and hands it on when asked for it.
+
+    FastAPI never asks on behalf of a handler that takes no body, and would learn of no disconnect.
+    """
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -55,6 +61,7 @@ class _Hangup:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
+        self._body: deque[Message] = deque()
         self._watcher: asyncio.Task[None] | None = None
         self._left = asyncio.Event()
         self._has_cancelled = False
@@ -64,15 +71,24 @@ class _Hangup:
         """Whether the cancellation under way is this watch's, and nobody else's as well."""
         return self._has_cancelled and not self._task.uncancel()
 
+    async def watch(self) -> None:
+        """Reads the body, then watches. A client that left before it was complete is the application's to notice."""
+        while True:
+            message = await self._receive()
+            self._body.append(message)
+            if message["type"] == "http.disconnect":
+                self._left.set()
+                return
+            if not message.get("more_body", False):
+                self._watcher = asyncio.create_task(self._watch())
+                return
+
     async def receive(self) -> Message:
         """ASGI's `receive` for the application."""
-        if self._watcher is not None:
-            await self._left.wait()
-            return {"type": "http.disconnect"}
-        message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            self._watcher = asyncio.create_task(self._watch())
-        return message
+        if self._body:
+            return self._body.popleft()
+        await self._left.wait()
+        return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
         """ASGI's `send` for the application."""

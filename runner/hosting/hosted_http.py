@@ -18,6 +18,10 @@ _NOT_THE_APPS: Final = frozenset({"connection", "keep-alive", "transfer-encoding
 """Of one connection (RFC 9110 §7.6.1), or said by the gateway."""
 
 
+class AnswerBrokenOff(Exception):
+    """The app failed before its answer was complete. For the log: the peer is told nothing of it."""
+
+
 class HostedHttp:
     """A path of an app that answers HTTP."""
 
@@ -35,6 +39,7 @@ class HostedHttp:
 
         Raises:
             AppUnavailable: nobody can answer now, or the process died before it did.
+            AnswerBrokenOff: the app ended without an answer.
         """
         self._link.check_ready()
         body = _Body(self._link, request)
@@ -50,7 +55,7 @@ class _Body:
         self._chunks: deque[bytes] = deque()
         self._started: tuple[int, Headers] | None = None
         self._is_complete = False
-        self._is_lost = False
+        self._failure: Exception | None = None
         self._unacknowledged = 0
         self._changed = Event()
         self._number = link.enter(self)
@@ -87,10 +92,11 @@ class _Body:
 
         Raises:
             AppUnavailable: the process died in the middle of the answer.
+            AnswerBrokenOff: the app failed in the middle of it.
         """
         try:
             while not self._chunks:
-                if self._is_complete and not self._is_lost:
+                if self._is_complete and self._failure is None:
                     raise StopIteration
                 self._wait()
         except BaseException:
@@ -115,17 +121,19 @@ class _Body:
             self._chunks.append(frame[2])
         elif frame[0] == frames.END:
             self._is_complete = True
-            self._is_lost = frame[2] != 0
+            if frame[2] != 0:
+                cause = f"under {frame[3]}" if frame[3] else "if it knows one"
+                self._failure = AnswerBrokenOff(f"an answer of the app broke off: its log has the cause {cause}")
         self._changed.set()
 
     def lost(self) -> None:
         """The process died."""
-        self._is_lost = True
+        self._failure = AppUnavailable(_DIED)
         self._changed.set()
 
     def _wait(self) -> None:
-        if self._is_lost:
-            raise AppUnavailable(_DIED)
+        if self._failure is not None:
+            raise self._failure
         self._changed.clear()
         self._changed.wait()
 

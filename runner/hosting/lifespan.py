@@ -7,8 +7,8 @@ from runner.hosting.asgi_server import Application
 from runner.hosting.channels import Event
 
 
-class StartupFailed(Exception):
-    """The application cannot serve; what it raised is its cause, or in its own log."""
+class LifespanFailed(Exception):
+    """The application failed before its first request or after its last; the text says when, and what it raised."""
 
 
 class Lifespan:
@@ -26,7 +26,7 @@ class Lifespan:
         """Runs what comes before the first request.
 
         Raises:
-            StartupFailed: it did not work out.
+            LifespanFailed: it did not work out.
         """
         self._task = asyncio.get_running_loop().create_task(self._run())
         await self._ask("startup")
@@ -35,7 +35,7 @@ class Lifespan:
         """Runs what comes after the last request.
 
         Raises:
-            StartupFailed: it did not work out.
+            LifespanFailed: it did not work out.
         """
         await self._ask("shutdown")
 
@@ -50,6 +50,6 @@ class Lifespan:
         await asyncio.wait({answer, self._task}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
             answer.cancel()
-            raise StartupFailed(f"{phase} was not answered") from self._task.exception()
+            raise LifespanFailed(f"{phase} was not answered") from self._task.exception()
         if answer.result()["type"] != f"lifespan.{phase}.complete":
-            raise StartupFailed(str(answer.result().get("message", "")))
+            raise LifespanFailed(f"{phase} failed: {answer.result().get('message', '')}")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from runner.apps.exceptions import AppException, FieldException, RequestCancelledException
 from runner.protocol import failures
 from schemas.errors import FieldError, Problem
-from schemas.problems import KINDS, problem
+from schemas.problems import KINDS, RETRYABLE, problem
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +25,7 @@ CLIENT_CLOSED_REQUEST: Final = 499
 
 JSON: Final = "application/json"
 
-UNBILLED: Final = {"x-fal-billable-units": "0"}
-
 _INTERNAL: Final = "the app failed on this request: its log has the cause under the id in `instance`"
-_ERROR_TYPES: Final = {502: "runner_server_error", 504: "request_timeout"}
 
 
 def register(application: FastAPI) -> None:
@@ -54,24 +52,35 @@ def error_id_of(request: Request) -> str:
 
 
 def _response(
-    request: Request, status: int, detail: str | list[FieldError], headers: Mapping[str, str] | None = None
+    error_id: str, status: int, detail: Any, headers: Mapping[str, str] | None = None, error_type: str | None = None
 ) -> Response:
-    body = _problem(status, detail, error_id_of(request))
-    return Response(body.model_dump_json(), status, dict(headers or {}), JSON)
+    """The error body, and in headers what fal's clients read there; those of the app's own win.
+
+    `detail` is text or a list of fields; FastAPI lets apps say anything else that JSON can as well.
+    """
+    body = _problem(status, error_id)
+    body.error_type = error_type or body.error_type
+    said = {
+        "x-fal-error-type": body.error_type,
+        "x-fal-billable-units": "0",
+        "x-fal-retryable": str(status in RETRYABLE).lower(),
+        **{name.lower(): value for name, value in (headers or {}).items()},
+    }
+    return Response(to_json({**dict(body), "detail": detail}, fallback=str), status, said, JSON)
 
 
-def _problem(status: int, detail: str | list[FieldError], error_id: str) -> Problem:
+def _problem(status: int, error_id: str) -> Problem:
+    """All but its `detail`."""
     if status in KINDS:
-        return problem(status, detail, error_id)
+        return problem(status, "", error_id)
     # An app chooses its statuses freely. about:blank: the title is the status's own (RFC 9457 §4.2.1).
-    fallback = "bad_request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal_error"
     return Problem(
         type="about:blank",
         title=_phrase(status),
         status=status,
-        detail=detail,
+        detail="",
         instance=f"urn:uuid:{error_id}",
-        error_type=_ERROR_TYPES.get(status, fallback),
+        error_type="bad_request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal_error",
     )
 
 
@@ -79,21 +88,19 @@ def _phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:
-        return "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else f"Status {status}"
+        return f"Status {status}"
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    if error.status_code < HTTPStatus.BAD_REQUEST or error.status_code == HTTPStatus.NOT_MODIFIED:
+    if error.status_code < HTTPStatus.BAD_REQUEST:
         return Response(status_code=error.status_code, headers=error.headers)  # a redirect that was raised
-    headers = dict(error.headers or {})
-    if error.status_code != HTTPStatus.NOT_FOUND or error.detail != HTTPStatus.NOT_FOUND.phrase:
-        return _response(request, error.status_code, str(error.detail), headers)
-    # fal's words. What is not there costs nothing.
-    return _response(request, error.status_code, f"Path {request.url.path} not found", {**headers, **UNBILLED})
+    is_plain = error.status_code == HTTPStatus.NOT_FOUND and error.detail == HTTPStatus.NOT_FOUND.phrase
+    detail = f"Path {request.url.path} not found" if is_plain else error.detail  # fal's words
+    return _response(error_id_of(request), error.status_code, detail, error.headers)
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> Response:
-    return _response(request, 422, field_errors(error.errors()), UNBILLED)
+    return _response(error_id_of(request), 422, field_errors(error.errors()))
 
 
 def field_errors(entries: Iterable[Mapping[str, Any]]) -> list[FieldError]:
@@ -102,12 +109,13 @@ def field_errors(entries: Iterable[Mapping[str, Any]]) -> list[FieldError]:
 
 
 async def _app_error(request: Request, error: AppException) -> Response:
-    return _response(request, error.status_code, error.message)
+    return _response(error_id_of(request), error.status_code, error.message)
 
 
 async def _field_error(request: Request, error: FieldException) -> Response:
     entry = FieldError(loc=["body", error.field], msg=error.message, type=error.type)
-    return _response(request, error.status_code, [entry], {"x-fal-billable-units": _units(error.billable_units)})
+    units = {"x-fal-billable-units": _units(error.billable_units)}
+    return _response(error_id_of(request), error.status_code, [entry], units)
 
 
 def _units(units: float | str | None) -> str:
@@ -115,13 +123,12 @@ def _units(units: float | str | None) -> str:
 
 
 async def _cancelled(request: Request, error: RequestCancelledException) -> Response:
-    body = _problem(CLIENT_CLOSED_REQUEST, error.message, error_id_of(request))
-    body.error_type = "client_cancelled"  # the client asked for it; one that just went away is told nothing
-    return Response(body.model_dump_json(), CLIENT_CLOSED_REQUEST, media_type=JSON)
+    # The client asked for it; one that just went away is told nothing.
+    return _response(error_id_of(request), CLIENT_CLOSED_REQUEST, error.message, error_type="client_cancelled")
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
     # Starlette asks for this also where an answer is under way already, and then drops it.
     error_id = error_id_of(request)
     log.error("request failed (%s)", error_id, exc_info=error)
-    return Response(problem(500, _INTERNAL, error_id).model_dump_json(), 500, media_type=JSON)
+    return _response(error_id, 500, _INTERNAL)

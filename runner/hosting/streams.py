@@ -35,8 +35,8 @@ class StreamConversation(Conversation):
         try:
             async with deadline:
                 await self._serve()
-        # A handler is anybody's code. What it raises ends its stream.
-        except Exception as error:
+        # A handler is anybody's code. What it raises ends its stream, and `sys.exit` nobody else's.
+        except (Exception, SystemExit) as error:
             failure = None if deadline.expired() else failure_of(error)
         last_words, close = self._session.finish(failure, is_over=deadline.expired())
         self._room.ring()

@@ -32,9 +32,9 @@ from runner.apps.framework import (
 )
 from runner.hosting import frames
 from runner.hosting.asgi_server import Application, AsgiServer
-from runner.hosting.lifespan import Lifespan, StartupFailed
+from runner.hosting.lifespan import Lifespan, LifespanFailed
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("runner.hosting.worker")  # it runs as __main__
 
 TEARDOWN_S: Final = 4.0
 """How long `teardown` and the handlers under way may take once the gateway is gone."""
@@ -66,15 +66,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         app = load(arguments.app)
         application, endpoints = describe(app)
     except CannotServe as error:
-        end.sendall(frames.encode((frames.CANNOT_START, 0, str(error))))
+        _say(end, (frames.CANNOT_START, 0, str(error)))
         return 1
-    end.sendall(frames.encode((frames.ENDPOINTS, 0, endpoints)))
+    _say(end, (frames.ENDPOINTS, 0, endpoints))
     try:
         asyncio.run(_serve(application, end))
-    except StartupFailed:
-        _log.exception("setup failed")
+    except LifespanFailed as error:
+        _log.error("%s", error, exc_info=error.__cause__)
         return 1
     return 0
+
+
+def _say(end: socket.socket, frame: frames.Frame) -> None:
+    with suppress(OSError):  # the gateway is gone, and we go with it
+        end.sendall(frames.encode(frame))
 
 
 def _keep_memory() -> None:
@@ -119,14 +124,27 @@ def load(target: str) -> App:
     # A module is anybody's code, and may raise anything.
     except Exception as error:
         _log.exception("%s cannot be imported", module_name)
-        raise CannotServe(
-            f"the module {module_name} cannot be imported ({type(error).__name__}: {error}); start the runner in the "
-            "folder that holds it, or set PYTHONPATH"
-        ) from error
+        raise CannotServe(f"the module {module_name} cannot be imported: {_what_to_do(module_name, error)}") from error
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, App)):
         raise CannotServe(f"{module_name} has no class {class_name} that is derived from runner.App")
     return found()
+
+
+def _what_to_do(module_name: str, error: Exception) -> str:
+    if isinstance(error, DeclarationError):
+        return str(error)
+    text = f"{type(error).__name__}: {error}"
+    if not isinstance(error, ModuleNotFoundError):
+        return f"{text}; the log has the line"
+    missing = error.name or ""
+    if f"{module_name}.".startswith(f"{missing}."):
+        return f"{text}; start the runner in the folder that holds it, or set PYTHONPATH"
+    if missing.partition(".")[0] == "fal":
+        return f"{text}; write `import runner as fal` and `from runner.exceptions import …`"
+    if missing.partition(".")[0] == "runner":
+        return f"{text}; docs/apps.md says what there is of fal's package"
+    return f"{text}; install it where the runner is installed"
 
 
 def describe(app: App) -> tuple[Application, list[tuple[str, str, float | None]]]:

@@ -13,7 +13,7 @@ class Mailbox(Generic[T]):
     SDK. Without it nothing is replaced; the owner stops reading from the peer while the mailbox is `full`.
 
     Args:
-        max_buffering: 1 to 60, or None to answer every input.
+        max_buffering: at least 1, or None to answer every input.
         max_items: How many may wait without `max_buffering`.
         max_bytes: How large all that wait may be together. One input may always wait, whatever its size.
     """

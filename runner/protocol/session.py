@@ -32,7 +32,7 @@ class SessionRules:
     """Seconds without an input, and with no work left, until TIMEOUT. None: never."""
     max_session_s: float | None = limits.SESSION_DEFAULT_S
     max_buffering: int | None = None
-    """The peer's `max_buffering`, 1 to 60. None: every input is answered, and reading pauses when full."""
+    """The peer's `max_buffering`, else the endpoint's. None: every input is answered, and reading pauses when full."""
     max_waiting_items: int = 256
     max_waiting_bytes: int = limits.MESSAGE_MAX_BYTES
     """Memory of the inputs that wait; the one that passes this mark still does, and one more is worked on. So a

@@ -9,9 +9,9 @@ import pytest
 
 from tests.conformance.behaviours import Whose, behaviour
 from tests.conformance.targets import APP
+from tests.e2e.programs import program
 from tests.e2e.test_javascript_client import client, play
 from tests.e2e.test_javascript_client import pytestmark as without_npm
-from tests.e2e.test_python_client import program
 from tests.stack import Stack
 
 __all__ = ["client"]

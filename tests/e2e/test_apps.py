@@ -1,14 +1,9 @@
 """Users' apps, served with `--app`: the seeds' own, through the official fal_client; and the runner's start and end.
 
-fal_client reads FAL_RUN_HOST when it is imported, so each test runs it as a user's program would (test_python_client).
+fal_client reads FAL_RUN_HOST when it is imported, so each test runs it as a user's program would (programs).
 """
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +12,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.e2e import programs
 from tests.processes import module, start_process
 from tests.stack import Stack, running
 from tests.tiny_bundle import make_tiny_bundle
@@ -24,14 +20,6 @@ from tests.tiny_bundle import make_tiny_bundle
 APP = "your-username/your-app-name"
 REALTIME_APP = f"{APP}=examples.realtime_app:RealtimeApp"
 SAMPLES = "tests.runner.hosting.sample_apps"
-
-
-PRELUDE = f"""
-import asyncio, json, sys
-import fal_client, fal_client.client
-fal_client.client.REST_URL = sys.argv[1]
-APP = {APP!r}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +30,7 @@ def stack() -> Iterator[Stack]:
 
 
 def program(stack: Stack, body: str) -> list[Any]:
-    """Run `body` with fal_client; each line that it prints is JSON."""
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(body), stack.authsvc_url],
-        env={
-            **{name: value for name, value in os.environ.items() if not name.startswith("FAL_")},
-            "FAL_KEY": stack.key,
-            "FAL_RUN_HOST": f"localhost:{stack.runner_tls_port}",
-            "SSL_CERT_FILE": str(stack.ca),
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return programs.program(stack, body, APP)
 
 
 def test_realtime_as_the_seeds_show(stack: Stack) -> None:

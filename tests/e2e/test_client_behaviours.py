@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.programs import program
 from tests.e2e.test_javascript_client import APP, client, jpeg, picture, play
-from tests.e2e.test_python_client import program
 from tests.stack import Stack
 
 __all__ = ["client"]

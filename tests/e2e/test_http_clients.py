@@ -3,18 +3,15 @@
 import base64
 import io
 import json
-import os
 import shutil
 import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from tests.e2e.test_python_client import PRELUDE
+from tests.e2e.programs import program
 from tests.stack import Stack
 
 JS = Path(__file__).parent / "js"
@@ -59,23 +56,6 @@ process.exit(0);
 """
 
 
-def python(stack: Stack, body: str) -> list[Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(body), stack.authsvc_url],
-        env={
-            **{name: value for name, value in os.environ.items() if not name.startswith("FAL_")},
-            "FAL_KEY": stack.key,
-            "FAL_RUN_HOST": f"localhost:{stack.runner_tls_port}",
-            "SSL_CERT_FILE": str(stack.ca),
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 def javascript(stack: Stack, scenario: str) -> dict[str, Any]:
     if not (JS / "node_modules" / "@fal-ai" / "client").exists():
         subprocess.run(["npm", "ci"], cwd=JS, check=True, capture_output=True)
@@ -99,7 +79,7 @@ def size(image: dict[str, Any]) -> tuple[int, int]:
 
 class TestPython:
     def test_run(self, stack: Stack) -> None:
-        [result] = python(
+        [result] = program(
             stack, 'print(json.dumps(fal_client.run(APP, {"prompt": "a red circle", "seed": 7}, timeout=30)))'
         )
         assert result["seed"] == 7
@@ -107,13 +87,13 @@ class TestPython:
         assert size(image) == (image["width"], image["height"])
 
     def test_run_async(self, stack: Stack) -> None:
-        [result] = python(
+        [result] = program(
             stack, 'print(json.dumps(asyncio.run(fal_client.run_async(APP, {"prompt": "x", "seed": 7}))))'
         )
         assert result["seed"] == 7
 
     def test_a_field_error_is_raised_with_its_list(self, stack: Stack) -> None:
-        [refused] = python(
+        [refused] = program(
             stack,
             """
             try:
@@ -126,7 +106,7 @@ class TestPython:
         assert "num_inference_steps" in refused["text"]
 
     def test_a_timeout_of_the_users_own_is_told_apart(self, stack: Stack) -> None:
-        [refused] = python(
+        [refused] = program(
             stack,
             """
             try:
@@ -142,7 +122,7 @@ class TestPython:
             assert (status, error_type, headers["x-fal-request-timeout-type"]) == (504, "request_timeout", "user")
 
     def test_stream_ends_with_what_run_gives(self, stack: Stack) -> None:
-        *previews, last, run = python(
+        *previews, last, run = program(
             stack,
             """
             for event in fal_client.stream(APP, {"prompt": "a red circle", "seed": 7}):

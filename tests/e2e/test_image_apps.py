@@ -3,10 +3,6 @@
 import base64
 import io
 import json
-import os
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.e2e.programs import program
 from tests.stack import Stack, running
 
 LCM, TURBO = "fal-ai/fast-lcm-diffusion", "fal-ai/fast-turbo-diffusion"
@@ -32,26 +29,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pocket(folder: Path) -> Iterator[Stack]:
     with running(ROOT / "models" / "pocket", media_dir=str(folder)) as stack:
         yield stack
-
-
-def program(stack: Stack, body: str) -> list[Any]:
-    """What a program with fal_client prints, a JSON document a line; see test_python_client."""
-    prelude = "import json, fal_client\ndef show(result): print(json.dumps(result))\n"
-    done = subprocess.run(
-        [sys.executable, "-c", prelude + textwrap.dedent(body)],
-        env={
-            **{name: value for name, value in os.environ.items() if not name.startswith("FAL_")},
-            "FAL_KEY": stack.key,
-            "FAL_RUN_HOST": f"localhost:{stack.runner_tls_port}",
-            "SSL_CERT_FILE": str(stack.ca),
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def post(stack: Stack, path: str, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.programs import program
 from tests.e2e.test_javascript_client import client, play  # noqa: F401 - a fixture
 from tests.e2e.test_javascript_client import pytestmark as needs_node
-from tests.e2e.test_python_client import program
 from tests.stack import Stack, create_key
 
 APP = "fal-ai/fast-lcm-diffusion"

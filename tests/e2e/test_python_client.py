@@ -1,52 +1,14 @@
-"""The official fal_client 1.0.3, unmodified but for the host: its own environment variables and REST_URL.
-
-It reads FAL_RUN_HOST when it is imported and speaks only TLS, so each test runs it as a user's program would:
-a process of its own, with the development CA in SSL_CERT_FILE.
-"""
+"""The official fal_client over realtime and raw sockets; how it is run, `programs` says."""
 
 import io
 import json
-import os
-import subprocess
-import sys
-import textwrap
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from tests.e2e.programs import program
 from tests.stack import Stack
-
-APP = "fal-ai/fast-lcm-diffusion"
-
-PRELUDE = f"""
-import asyncio, base64, json, sys
-import fal_client
-import fal_client.client
-fal_client.client.REST_URL = sys.argv[1]
-APP = {APP!r}
-def show(result):
-    image = result["images"][0]
-    print(json.dumps(dict(result, images=[dict(image, content=base64.b64encode(image["content"]).decode())])))
-"""
-
-
-def program(stack: Stack, body: str) -> list[dict[str, Any]]:
-    """Run `body` after PRELUDE; each line it prints is one JSON object."""
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(body), stack.authsvc_url],
-        env={
-            **{name: value for name, value in os.environ.items() if not name.startswith("FAL_")},
-            "FAL_KEY": stack.key,
-            "FAL_RUN_HOST": f"localhost:{stack.runner_tls_port}",
-            "SSL_CERT_FILE": str(stack.ca),
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def size(result: dict[str, Any]) -> tuple[int, int]:

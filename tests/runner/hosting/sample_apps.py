@@ -102,6 +102,14 @@ class Echo(fal.App):
 
         return StreamingResponse(numbers())
 
+    @fal.endpoint("/breaking-off")
+    def breaking_off(self) -> StreamingResponse:
+        def parts() -> Iterator[str]:
+            yield "a"
+            raise RuntimeError("the password is hunter2")
+
+        return StreamingResponse(parts())
+
     @fal.endpoint("/endless")
     async def endless(self, input: Prompt) -> None:
         try:

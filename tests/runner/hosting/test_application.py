@@ -1,7 +1,9 @@
 """An app's HTTP, raw sockets, description and life, under a real server."""
 
 import asyncio
+import gc
 import socket
+import sys
 import threading
 import uuid
 from typing import Any
@@ -18,6 +20,7 @@ from examples.realtime_app import RealtimeApp
 from runner.apps.framework import App, DeclarationError
 from runner.exceptions import AppException, FieldException, RequestCancelledException
 from runner.hosting.application import build
+from runner.hosting.hangup import respond_until_hangup
 from tests.runner.hosting.serving import serving
 
 
@@ -57,10 +60,14 @@ class Full(App):
                 raise AppException("not there", 404)
             case "odd":
                 raise AppException("odd", 599)
+            case "exit":
+                sys.exit(3)
             case "moved":
                 raise HTTPException(307, headers={"location": "/elsewhere"})
             case "http":
                 raise HTTPException(403, "not for you")
+            case "busy":
+                raise HTTPException(503, {"code": 7}, headers={"Retry-After": "5"})
         raise RuntimeError("secret")
 
     @fal.endpoint("/stream")
@@ -96,6 +103,8 @@ class Full(App):
             text = await websocket.receive_text()
             if text == "boom":
                 raise RuntimeError("secret")
+            if text == "exit":
+                sys.exit(3)
             if text == "return":
                 return
             if text == "close":
@@ -143,6 +152,9 @@ def problem(response: httpx.Response, status: int) -> dict[str, Any]:
     body = response.json()
     assert response.status_code == body["status"] == status
     assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-fal-error-type"] == body["error_type"]
+    assert response.headers["x-fal-retryable"] in ("true", "false")
+    assert "x-fal-billable-units" in response.headers
     assert set(body) == {"type", "title", "status", "detail", "instance", "error_type"}
     return body
 
@@ -178,6 +190,9 @@ def test_what_a_handler_raises(client, caplog):
     assert problem(fail("gone"), 404)["detail"] == "not there"
     assert problem(fail("odd"), 599)["type"] == "about:blank"
     assert problem(fail("http"), 403)["detail"] == "not for you"
+    busy = fail("busy")
+    assert problem(busy, 503)["detail"] == {"code": 7}
+    assert (busy.headers["retry-after"], busy.headers["x-fal-retryable"]) == ("5", "true")
     assert fail("moved").headers["location"] == "/elsewhere"
     field = fail("field")
     assert problem(field, 422)["detail"] == [{"loc": ["body", "prompt"], "msg": "is rude", "type": "value_error"}]
@@ -186,6 +201,15 @@ def test_what_a_handler_raises(client, caplog):
     internal = problem(fail("boom"), 500)
     assert "secret" not in str(internal)
     assert internal["instance"].removeprefix("urn:uuid:") in caplog.text
+
+
+def test_a_handler_that_ends_the_process_ends_its_own_answer_alone(full, client, caplog):
+    with full.socket("/ws") as peer:
+        assert client.post("/fail", json={"prompt": "exit"}).status_code == 500
+        assert "a handler called sys.exit" in caplog.text
+        peer.connection.send("exit")
+        assert peer.rest() == ([], 1011)
+    assert client.post("/", json={"prompt": "cat"}).json() == {"output": "cat"}
 
 
 def test_a_stream_that_breaks_is_cut_and_logged(client, caplog):
@@ -301,6 +325,22 @@ class Slow(App):
         self.begun.set()
         return fal.StreamingResponse(parts())
 
+    @fal.endpoint("/bodiless")
+    async def bodiless(self) -> Output:
+        return await self.wait(Input(prompt=""))
+
+    @fal.endpoint("/thread-stream")
+    def thread_stream(self, input: Input) -> fal.StreamingResponse:
+        def parts() -> Any:
+            try:
+                while True:
+                    self.begun.set()  # here: one that never began has no `finally`
+                    yield b"x" * 1000
+            finally:
+                self.cancelled.set()
+
+        return fal.StreamingResponse(parts())
+
     @fal.endpoint("/looking")
     async def looking(self, request: fal.Request, input: Input) -> Output:
         while not await request.is_disconnected():
@@ -327,12 +367,76 @@ def post_and_leave(served: Any, path: str, app: Slow) -> None:
         assert app.begun.wait(20)
 
 
-@pytest.mark.parametrize("path", ["/", "/stream"])
+@pytest.mark.parametrize("path", ["/", "/bodiless", "/stream"])
 def test_a_client_that_leaves_cancels_its_handler(path):
     app = Slow()
     with serving(app) as served:
         post_and_leave(served, path, app)
         assert app.cancelled.wait(20)
+
+
+def test_a_client_that_leaves_ends_a_stream_that_threads_make():
+    app = Slow()
+    with serving(app) as served:
+        post_and_leave(served, "/thread-stream", app)
+        while not app.cancelled.wait(0.05):  # the test's own timeout ends one that never is
+            gc.collect()  # Starlette takes no more items, and leaves the generator to the collector
+
+
+class Blocking(App):
+    def setup(self) -> None:
+        self.gate, self.begun, self.lock = threading.Event(), threading.Semaphore(0), threading.Lock()
+        self.running = self.most = 0
+
+    @fal.endpoint("/")
+    def wait(self) -> None:
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        self.begun.release()
+        assert self.gate.wait(20)
+        with self.lock:
+            self.running -= 1
+
+    @fal.endpoint("/turn")
+    async def turn(self) -> None:
+        """Answered by the loop, which has looked at what came before."""
+
+
+def test_clients_that_leave_a_thread_do_not_make_more_threads():
+    app, pool = Blocking(), 40  # anyio's
+    with serving(app) as served:
+        for number in range(pool + 5):
+            with socket.create_connection(("127.0.0.1", served.port)) as client:
+                client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+                if number < pool:
+                    assert app.begun.acquire(timeout=20)
+            assert httpx.post(served.url + "/turn").is_success
+        app.gate.set()
+        for _ in range(5):
+            assert app.begun.acquire(timeout=20)
+    assert app.most == pool
+
+
+def test_a_body_is_handed_on_as_it_came_and_so_is_a_client_that_left_in_the_middle_of_it():
+    arriving = [
+        {"type": "http.request", "body": b"{", "more_body": True},
+        {"type": "http.request", "body": b"}", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    events, received = iter(arriving), []
+
+    async def receive() -> Any:
+        return next(events)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        received.extend([await receive() for _ in range(4)])
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    asyncio.run(asyncio.wait_for(respond_until_hangup(application, {}, receive, send, cancels=True), 20))
+    assert received == [*arriving, {"type": "http.disconnect"}]
 
 
 def test_a_handler_may_look_itself_whether_its_client_left():
@@ -365,11 +469,11 @@ class Lives(App):
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    async def setup(self) -> None:  # type: ignore[override]
+    async def setup(self) -> None:
         await asyncio.sleep(0)
         self.calls.append("setup")
 
-    async def teardown(self) -> None:  # type: ignore[override]
+    async def teardown(self) -> None:
         self.calls.append("teardown")
 
     @fal.endpoint("/")
@@ -428,11 +532,21 @@ def test_what_cannot_be_served_says_what_to_write_instead():
         @fal.realtime("/realtime")
         def handle(self, input: threading.Thread) -> Any: ...
 
+    class TakesNothing(App):
+        @fal.realtime("/realtime")
+        def handle(self) -> Any: ...
+
+    class TakesNoBatch(App):
+        @fal.realtime("/realtime", max_batch_size=4)
+        def handle(self, input: Input) -> Any: ...
+
     for app, words in {
         Empty: "Empty has no endpoint: put @endpoint or @realtime",
         SyncSocket: r"/ws: write `async def handle\(self, websocket: WebSocket\)",
         NoSocket: r"/ws: write `async def handle\(self, websocket: WebSocket\)",
         Unreadable: "/realtime: pydantic cannot validate its input",
+        TakesNothing: r"/realtime: .* write `handle\(self, input: Input\)`",
+        TakesNoBatch: r"/realtime: .* write `handle\(self, input: Input, \*rest: Input\)`",
     }.items():
         with pytest.raises(DeclarationError, match=words):
             build(app())

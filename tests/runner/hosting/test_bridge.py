@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 
 from runner.apps.serving import AppUnavailable, SocketTerms
 from runner.hosting.bridge import HostedApp
+from runner.hosting.hosted_http import AnswerBrokenOff
 from runner.hosting.supervisor import AppState
 from runner.protocol.session import SessionRules
 from schemas.errors import CloseCode
@@ -95,6 +96,15 @@ def test_http_answers_may_come_in_pieces(echo: Hosted) -> None:
     assert {name for name, _ in answer.headers} & {"connection", "transfer-encoding", "date", "server"} == set()
 
 
+def test_an_answer_that_breaks_off_says_where_the_cause_is_and_blames_no_process(echo: Hosted) -> None:
+    parts = iter(echo.respond(APP, "/breaking-off").body)
+    assert next(parts) == b"a"
+    with pytest.raises(AnswerBrokenOff, match=r"under [0-9a-f]{32}$"):
+        next(parts)
+    assert echo.apps[APP].open_streams == 0
+    assert echo.post(APP, "/sent")[0] == 200
+
+
 def test_a_path_says_which_methods_it_takes(echo: Hosted) -> None:
     app = echo.apps[APP]
     assert [endpoint.methods for endpoint in (app.http("/"), app.http("/health")) if endpoint] == [{"POST"}, {"GET"}]
@@ -162,6 +172,10 @@ class Flood:
             return None
         self.taken += 1
         return b"x" * 64 * 1024
+
+    def offer(self, message: bytes | str) -> bool:
+        self.sent.append(message)
+        return True
 
     def send(self, message: bytes | str) -> None:
         self.sent.append(message)
@@ -340,12 +354,13 @@ def test_a_raw_socket_lasts_no_longer_than_a_session_may() -> None:
 
 
 def test_an_app_inherits_no_secret_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RUNNER_AUTHSVC_KEY", "AUTHSVC_DATABASE_URL", "RUNNER_MODEL", "MY_OWN_KEY"):
+    secrets = {"RUNNER_AUTHSVC_KEY", "AUTHSVC_DATABASE_URL", "OTEL_EXPORTER_OTLP_HEADERS"}
+    for name in (*secrets, "RUNNER_MODEL", "MY_OWN_KEY"):
         monkeypatch.setenv(name, "x")
     with hosted(echo="Echo") as running:
         names = set(json.loads(running.post(APP, "/environment")[1]))
     assert {"RUNNER_MODEL", "MY_OWN_KEY"} <= names
-    assert {"RUNNER_AUTHSVC_KEY", "AUTHSVC_DATABASE_URL"} & names == set()
+    assert secrets & names == set()
 
 
 def test_a_request_waits_for_setup(echo: Hosted) -> None:
@@ -364,7 +379,7 @@ def test_a_request_waits_for_setup(echo: Hosted) -> None:
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("tests.runner.hosting.no_such_module:App", "cannot be imported (ModuleNotFoundError"),
+        ("tests.runner.hosting.no_such_module:App", "cannot be imported: ModuleNotFoundError"),
         (f"{SAMPLES}:NoApp", "has no class NoApp that is derived from runner.App"),
         (f"{SAMPLES}:Missing", "has no class Missing"),
     ],

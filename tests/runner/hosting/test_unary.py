@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sys
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgpack
@@ -105,6 +107,20 @@ class Failing(fal.App):
                 raise SystemExit(3)
         return {"ok": True}
 
+    @fal.realtime("/async/realtime")
+    async def generate_async(self, input: Input) -> Any:
+        match input.prompt:
+            case "exit":
+                sys.exit(3)
+            case "structured":
+                raise HTTPException(409, {"code": 7})
+        return {"ok": True}
+
+    @fal.realtime("/streaming/realtime")
+    async def generate_stream(self, input: Input) -> AsyncIterator[Any]:
+        yield {"ok": True}
+        sys.exit(3)
+
     @fal.realtime("/validator/realtime")
     async def validated(self, input: "Exploding") -> Any:
         return {}
@@ -132,6 +148,21 @@ def test_what_a_handler_raises_costs_one_answer_and_tells_nothing(caplog):
         error = peer.ask(prompt="app")
         assert (error["error"], error["reason"]) == ("UNAVAILABLE", "the queue is full")
         assert peer.ask(prompt="fine") == {"ok": True}
+
+
+def test_a_handler_that_ends_the_process_ends_its_own_answer_alone(caplog):
+    with serving(Failing) as served, served.socket("/async/realtime") as peer:
+        assert peer.ask(prompt="exit")["error_id"] in caplog.text
+        with served.socket("/streaming/realtime") as stream:
+            assert stream.ask(prompt="x") == {"ok": True}
+            assert stream.receive()["error_id"] in caplog.text
+        assert peer.ask(prompt="fine") == {"ok": True}
+
+
+def test_an_error_that_is_no_text_is_told_as_json():
+    with serving(Failing) as served, served.socket("/async/realtime") as peer:
+        error = peer.ask(prompt="structured")
+        assert (error["error"], error["reason"]) == ("VALIDATION_ERROR", '{"code":7}')
 
 
 def test_a_validator_that_fails_costs_one_answer(caplog):
