@@ -81,6 +81,8 @@ class SocketTerms:
     base_url: str = ""
     """As of an `HttpRequest`."""
     meter: Meter = UNMETERED
+    address: str = ""
+    """As of an `HttpRequest`."""
 
     @property
     def limits(self) -> GenerationLimits:
@@ -129,6 +131,8 @@ class HttpRequest:
     headers: Headers = ()
     base_url: str = ""
     """Scheme and host that the caller used, no slash at the end: where links in the answer begin."""
+    address: str = ""
+    """The caller's IP address, as far as trusted proxies tell; "" if it has none."""
 
     @property
     def limits(self) -> GenerationLimits:

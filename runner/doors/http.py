@@ -270,6 +270,7 @@ def _request(
         credentials.without(environ.get("QUERY_STRING", "")),
         credentials.headers_of(environ),
         f"{environ['wsgi.url_scheme']}://{host}" if _HOST.fullmatch(host) else "",
+        environ.get("REMOTE_ADDR") or "",
     )
 
 

@@ -141,6 +141,7 @@ class Exchanges(Conversing):
             terms.query,
             (*self._headers, ("content-length", str(len(body)))),
             terms.base_url,
+            terms.address,
         )
 
 

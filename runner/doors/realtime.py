@@ -172,6 +172,7 @@ class RealtimeDoor:
             credentials.headers_of(environ),
             application_uri(environ).rstrip("/"),
             self._tally,
+            environ.get("REMOTE_ADDR") or "",
         )
         if self._messages_per_minute is not None:
             socket = PacedSocket(socket, self._messages_per_minute, max_buffering, self._clock)

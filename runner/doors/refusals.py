@@ -15,7 +15,7 @@ from runner.engine.request import EngineBusy, EngineUnavailable, GenerationFaile
 from runner.protocol import failures
 from runner.protocol.failures import Failure
 from schemas.errors import FieldError, Problem, RealtimeErrorCode
-from schemas.problems import KINDS, problem
+from schemas.problems import KINDS, RETRYABLE, problem
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +27,6 @@ _STATUSES: Final = {
     RealtimeErrorCode.LIMIT_EXCEEDED: 429,
     RealtimeErrorCode.UNAVAILABLE: 503,
 }
-
-_RETRYABLE: Final = frozenset({429, 502, 503, 504})
-"""Where the same request may succeed a little later; the JS client tries these again (its retry.ts)."""
 
 NO_STARTED_RUNNER: Final = "runner_scheduling_failure"
 NO_CONNECTION: Final = "runner_connection_error"
@@ -67,7 +64,7 @@ class HttpRefusal:
             "cache-control": "no-store",
             "x-fal-error-type": body.error_type,
             "x-fal-billable-units": "0",
-            "x-fal-retryable": str(self.status in _RETRYABLE).lower(),
+            "x-fal-retryable": str(self.status in RETRYABLE).lower(),
             **self.headers,
             "x-fal-request-id": request_id,
         }

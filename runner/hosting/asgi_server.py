@@ -81,21 +81,31 @@ class AsgiServer:
         elif kind == frames.DRAIN:
             stream.put({"type": "runner.drain"})
 
-    def _open(self, number: int, path: str, query: str, headers: frames.Headers, terms: dict[str, Any]) -> None:
-        scope = self._scope("websocket", "ws", path, query, headers)
+    def _open(
+        self, number: int, path: str, query: str, headers: frames.Headers, address: str, terms: dict[str, Any]
+    ) -> None:
+        scope = self._scope("websocket", "ws", path, query, headers, address)
         scope["subprotocols"] = []
         scope["extensions"] = {"runner": terms}
         self._start(SocketChannel(number, self._post, self._loop), scope)
 
     def _request(
-        self, number: int, method: str, path: str, query: str, headers: frames.Headers, body: bytes, base_url: str
+        self,
+        number: int,
+        method: str,
+        path: str,
+        query: str,
+        headers: frames.Headers,
+        address: str,
+        body: bytes,
+        base_url: str,
     ) -> None:
-        scope = self._scope("http", base_url.partition(":")[0] or "http", path, query, headers)
+        scope = self._scope("http", base_url.partition(":")[0] or "http", path, query, headers, address)
         scope["method"] = method
         scope["extensions"] = {"runner": {"base_url": base_url}}
         self._start(RequestChannel(number, self._post, self._loop, body), scope)
 
-    def _scope(self, kind: str, scheme: str, path: str, query: str, headers: frames.Headers) -> Scope:
+    def _scope(self, kind: str, scheme: str, path: str, query: str, headers: frames.Headers, address: str) -> Scope:
         return {
             "type": kind,
             "asgi": _ASGI,
@@ -106,7 +116,7 @@ class AsgiServer:
             "root_path": "",
             "query_string": query.encode("latin-1", "replace"),
             "headers": [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers],
-            "client": None,
+            "client": (address, 0) if address else None,  # the port is no business of an app's
             "server": None,
             "state": self._state.copy(),
         }

@@ -1,6 +1,7 @@
 """An app in a process of its own, as the doors see it: what it declares, and the streams that are open to it."""
 
 import itertools
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -108,11 +109,11 @@ class HostedApp:
         Raises:
             AppUnavailable: it took too long, or the app has failed.
         """
-        self._await_description()
+        patience_s = self._await_description()
         assert self._sockets is not None
         endpoint = self._sockets.get(path)
         if endpoint is not None:
-            self._await_ready()
+            self._await_ready(patience_s)
         return endpoint
 
     def http(self, path: str) -> HttpEndpoint | None:
@@ -121,20 +122,23 @@ class HostedApp:
         Raises:
             AppUnavailable: it took too long, or the app has failed.
         """
-        self._await_description()
+        patience_s = self._await_description()
         endpoint = self._http.get(path)
         if endpoint is not None:
-            self._await_ready()
+            self._await_ready(patience_s)
         return endpoint
 
-    def _await_description(self) -> None:
+    def _await_description(self) -> float:
+        """How long, in seconds, may still be waited."""
+        deadline = time.monotonic() + LOOKUP_WAIT_S
         if self.state not in (AppState.FAILED, AppState.STOPPED):
             self._described.wait(LOOKUP_WAIT_S)
         if self._sockets is None:
             raise AppUnavailable(_WHY_NOT.get(self.state, _STARTING))
+        return max(deadline - time.monotonic(), 0)
 
-    def _await_ready(self) -> None:
-        self._settled.wait(LOOKUP_WAIT_S)
+    def _await_ready(self, patience_s: float) -> None:
+        self._settled.wait(patience_s)
         self.check_ready()
 
     # What the streams ask.

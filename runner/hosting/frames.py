@@ -23,9 +23,9 @@ END: Final = 2
 
 # From the gateway.
 OPEN: Final = 3
-"""`stream, path, query, headers, terms`: a WebSocket is open; `terms` is the ASGI extension `runner`."""
+"""`stream, path, query, headers, address, terms`: a WebSocket is open; `terms` is the ASGI extension `runner`."""
 REQUEST: Final = 4
-"""`stream, method, path, query, headers, body, base_url`: a whole HTTP request."""
+"""`stream, method, path, query, headers, address, body, base_url`: a whole HTTP request."""
 DRAIN: Final = 5
 """`stream`: take no more input, deliver the answers, close."""
 

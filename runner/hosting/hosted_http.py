@@ -68,6 +68,7 @@ class _Body:
                     request.path,
                     request.query,
                     (*request.headers, ("x-fal-request-id", request.request_id)),
+                    request.address,
                     request.body,
                     request.base_url,
                 )

@@ -228,7 +228,7 @@ class HostedConversation:
             return
         self._number = self._link.enter(self)
         terms = self._terms
-        opening = (frames.OPEN, self._number, terms.path, terms.query, terms.headers, self._extension())
+        opening = (frames.OPEN, self._number, terms.path, terms.query, terms.headers, terms.address, self._extension())
         self._link.post(frames.encode(opening))
         self._terms = replace(terms, query="", headers=())  # half a KB, which is the app's now
         if not self._takes_input:  # drained before it began

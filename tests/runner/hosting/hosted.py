@@ -57,7 +57,9 @@ def request(path: str, body: bytes = b"", method: str = "POST", **headers: str) 
     )
     allowance = Allowances().enter(claims, by_key=False, now=0)
     sent = (("content-type", "application/json"), *headers.items())
-    return HttpRequest(method, path, body, "request-1", allowance, headers=sent, base_url="http://here")
+    return HttpRequest(
+        method, path, body, "request-1", allowance, headers=sent, base_url="http://here", address="192.0.2.7"
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 import runner as fal
-from runner import StreamingResponse, WebSocket
+from runner import Request, StreamingResponse, WebSocket
 
 LARGE = b"x" * 64 * 1024
 print("imported", file=sys.stderr)
@@ -120,6 +120,15 @@ class Echo(fal.App):
     @fal.endpoint("/environment")
     def environment(self) -> list[str]:
         return sorted(os.environ)
+
+    @fal.endpoint("/caller")
+    def caller(self, request: Request) -> str | None:
+        return request.client and request.client.host
+
+    @fal.endpoint("/caller-of-socket", is_websocket=True)
+    async def caller_of_socket(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_json(websocket.client and websocket.client.host)
 
 
 class Hog(fal.App):

@@ -363,6 +363,15 @@ def test_an_app_inherits_no_secret_of_ours(monkeypatch: pytest.MonkeyPatch) -> N
     assert secrets & names == set()
 
 
+def test_a_handler_is_told_who_calls(echo: Hosted) -> None:
+    def talk() -> object:
+        with echo.client("acme/echo/caller-of-socket") as client:
+            return json.loads(client.connection.recv())
+
+    assert json.loads(echo.post(APP, "/caller")[1]) == "192.0.2.7"
+    assert echo.in_thread(talk) == "127.0.0.1"
+
+
 def test_a_request_waits_for_setup(echo: Hosted) -> None:
     app = HostedApp("acme/slow", f"{SAMPLES}:Slow")
     app.start()
