@@ -134,6 +134,8 @@ def weightless() -> Iterator[None]:
     import torch
     from optimum.exporters.onnx import OnnxConfig
 
+    from runner.export import preview
+
     with ExitStack() as stack:
         # It runs the model to name the axes of its outputs, which the exporter names itself.
         stack.enter_context(patch.object(OnnxConfig, "fix_dynamic_axes", lambda *_, **__: None))
@@ -142,6 +144,8 @@ def weightless() -> Iterator[None]:
         stack.enter_context(patch.object(numpy_helper, "from_array", _making(numpy_helper.from_array)))
         stack.enter_context(patch.object(helper, "make_tensor", _making_from_values(helper.make_tensor)))
         stack.enter_context(patch.object(onnx.checker, "check_model", lambda *_, **__: None))
+        # What it would be fitted to cannot be decoded.
+        stack.enter_context(patch.object(preview, "fit_traced", lambda *_: None))
         yield
 
 

@@ -1,4 +1,7 @@
-"""Counts a process's greenlets from inside. Python imports a module of this name when it starts (see bench.soak)."""
+"""Counts a process's greenlets from inside. Python imports a module of this name when it starts (see bench.soak).
+
+What a process has frozen (`gc.freeze`) is not seen: of the gateway, those that it began with.
+"""
 
 import gc
 import os

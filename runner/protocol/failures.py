@@ -12,8 +12,8 @@ from schemas.errors import FieldError, RealtimeErrorCode, RealtimeErrorMessage
 DETAIL_MAX: Final = 32
 """Field errors in one message."""
 
-INPUT_ECHO_MAX_CHARS: Final = 100
-"""Longer inputs are not repeated in a field error."""
+INPUT_ECHO_MAX_CHARS: Final = 40
+"""Longer inputs are not repeated in a field error: a key in the wrong field may be one, and errors get logged."""
 
 _VALUE_ERROR_PREFIX: Final = "Value error, "
 

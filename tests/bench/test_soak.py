@@ -60,12 +60,14 @@ def test_what_is_left_over_when_all_have_gone():
 
 def test_a_short_soak_answers_every_caller_and_leaves_nothing_over():
     environment = clean_environment()
-    environment.pop("LCM_TEST_SECRETS", None)  # its sitecustomize would stand before the soak's
+    for name in ("LCM_TEST_SECRETS", "PYTHONPATH"):  # the sitecustomize there would stand before the soak's
+        environment.pop(name, None)
     command = module("bench.soak", "--quick", "--json", "--minutes", "0.1", "--connections", "20")
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     found = json.loads(done.stdout.splitlines()[-1])
 
     assert (found["failures"], found["left_over"], found["replaced_processes"]) == ([], [], [])
     assert found["answers"] > 0
-    assert found["rest"]["before"]["gateway"]["greenlets"] > 0
+    # The gateway's own are frozen (`gc.freeze`) and unseen; those of authsvc show that they are counted at all.
+    assert max(process["greenlets"] for process in found["rest"]["before"].values()) > 0
     assert done.returncode == 0, done.stderr

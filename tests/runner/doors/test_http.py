@@ -148,7 +148,7 @@ class TestAccess:
             ({"Authorization": "Key nobody:nothing"}, 401),
             ({"Authorization": "Key broken"}, 401),
             ({"Authorization": "Bearer not.a.token"}, 401),
-            ({"Authorization": f"Bearer {token('owner/other')}"}, 403),
+            ({"Authorization": f"Bearer {token('owner/other', duration_s=3600)}"}, 403),
             ({"Authorization": f"Bearer {token(APP, age_s=100, duration_s=60)}"}, 401),
         ],
         ids=["nothing", "unknown key", "broken key", "no token", "another scope", "expired"],
