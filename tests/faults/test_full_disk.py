@@ -36,7 +36,7 @@ class Disk(Protocol):
 
 
 class SmallDisk:
-    """A file system of two megabytes, which somebody else's file fills."""
+    """A file system of sixteen megabytes, more than the callers fill meanwhile, which somebody else's file fills."""
 
     env: dict[str, str] = {}  # noqa: RUF012 - never changed
 
@@ -82,7 +82,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
     if request.param == "limited files":
         yield LimitedFiles(tmp_path)
         return
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "authsvc-test", str(tmp_path)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "authsvc-test", str(tmp_path)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("only root may mount a small disk; the limit on files is tried in its place")
     try:
