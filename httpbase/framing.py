@@ -11,6 +11,8 @@ from errno import EMSGSIZE
 from http.client import HTTPMessage
 from typing import BinaryIO, Final
 
+from gevent.pywsgi import OldMessage
+
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")  # 19 digits hold a 63-bit length
 _OWS: Final = " \t"  # RFC 9110 §5.6.3; `str.strip` alone takes a vertical tab too
 # What Python's parser leaves of a line without a name, or with a space before its colon: it reads no header after it.
@@ -49,6 +51,23 @@ def read_headers(stream: BinaryIO) -> Iterator[tuple[str, str]]:
         left -= len(line)
         yield field[1].decode("latin-1"), field[2].strip(_OWS.encode()).decode("latin-1")
     raise MalformedHeader
+
+
+def read_message(stream: BinaryIO) -> OldMessage:
+    """The headers of a request, in the form that pywsgi's handlers want, unless they leave open where the body ends.
+
+    What is left open pywsgi would resolve its own way; and its parser, one for e-mail, takes a lone CR for the end of
+    a line and holds 6 MiB.
+
+    Raises:
+        MalformedHeader: see `read_headers`.
+        AmbiguousBody: see `check_framing`.
+    """
+    headers = OldMessage()
+    for name, value in read_headers(stream):
+        headers.set_raw(name, value)
+    check_framing(headers)
+    return headers
 
 
 class AmbiguousBody(ValueError):

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import gevent
 from gevent.pool import Pool
-from gevent.pywsgi import Input, OldMessage, WSGIHandler, WSGIServer
+from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 from greenlet import greenlet
 
 from authsvc.serving.threads import Threads
-from httpbase.framing import FramingReader, check_framing, read_headers
+from httpbase.framing import FramingReader, read_message
 from schemas import limits
 
 if TYPE_CHECKING:
@@ -72,12 +72,8 @@ class _Handler(WSGIHandler):
             self.socket.sendall(answer)
 
     def MessageClass(self, *args: Any) -> HTTPMessage:  # type: ignore[override]  # the stub lacks an argument
-        """The headers, unless they leave open where the body ends; after this pywsgi resolves that its own way."""
-        headers = OldMessage()
-        for name, value in read_headers(self.rfile):
-            headers.set_raw(name, value)
-        check_framing(headers)
-        return headers
+        """The headers."""
+        return read_message(self.rfile)
 
     def get_environ(self) -> "WSGIEnvironment":
         environ: WSGIEnvironment = super().get_environ()

@@ -42,6 +42,7 @@ class Previewer:
             if job not in self._under_way:
                 self._under_way.add(job)
                 self._side(functools.partial(self._show, job, unfinished))
+        # A preview is an extra: whatever fails in one, the picture goes on.
         except Exception:
             _log.exception("a step cannot be shown")
 
@@ -49,6 +50,7 @@ class Previewer:
         """In a side thread."""
         try:
             self._say(Preview(job.id, self._pipeline.preview(unfinished)))
+        # A preview is an extra: whatever fails in one, the picture goes on.
         except Exception:
             _log.exception("a step cannot be shown")
         finally:

@@ -71,6 +71,7 @@ class InputReader:
             return Input(self._validate(fields) if self._validate else fields, size_bytes, request_id)
         except ValidationError as error:
             return Input(failures.invalid_input(error, fields), size_bytes, request_id)
+        # A model's validators are anybody's code too.
         except Exception as error:
             if self._blame is None:
                 raise

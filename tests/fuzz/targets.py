@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from http.client import HTTPMessage
 from typing import Any, Final
 
 import msgpack
@@ -13,7 +12,7 @@ import numpy as np
 from websockets.frames import Close
 from websockets.http11 import Response
 
-from httpbase.framing import AmbiguousBody, MalformedHeader, check_framing, read_headers
+from httpbase.framing import AmbiguousBody, MalformedHeader, read_message
 from runner.apps import pictures as sent_pictures
 from runner.doors import credentials, routes
 from runner.doors.websocket import Refusal, handshake
@@ -70,11 +69,8 @@ def http_handshake(data: bytes) -> None:
     """The head of a request: an upgrade, or a refusal with a status."""
     first, _, rest = data.partition(b"\n")
     method, _, path = first.decode("latin-1").partition(" ")
-    headers = HTTPMessage()
     try:
-        for name, value in read_headers(io.BytesIO(rest)):
-            headers.add_header(name, value)
-        check_framing(headers)
+        headers = read_message(io.BytesIO(rest))
     except (MalformedHeader, AmbiguousBody):
         return  # answered with 400
     answer = handshake.answer(method, path, "HTTP/1.1", headers)

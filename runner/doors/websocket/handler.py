@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import Any
 
 import gevent
-from gevent.pywsgi import Input, OldMessage, WSGIHandler
+from gevent.pywsgi import Input, WSGIHandler
 from gevent.socket import SHUT_WR
 from geventwebsocket.handler import WebSocketHandler as GeventWebSocketHandler
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Response
 
-from httpbase.framing import check_framing, read_headers
+from httpbase.framing import read_message
 from httpbase.logs import loggable_path, request_level
 from runner.doors.websocket import handshake
 from runner.doors.websocket.connection import WebSocket
@@ -242,15 +242,8 @@ class WebSocketHandler(GeventWebSocketHandler):  # type: ignore[misc]  # gevent-
             return bool(super().read_request(raw_requestline))
 
     def MessageClass(self, *args: Any) -> HTTPMessage:
-        """The headers, unless they leave open where the body ends; after this pywsgi resolves that its own way.
-
-        Read by ourselves: Python's parser is one for e-mail, takes a lone CR for the end of a line, and holds 6 MiB.
-        """
-        headers = OldMessage()
-        for name, value in read_headers(self.rfile):
-            headers.set_raw(name, value)
-        check_framing(headers)
-        return headers
+        """The headers."""
+        return read_message(self.rfile)
 
     def _handle_client_error(self, ex: Exception) -> tuple[str, bytes]:
         # pywsgi would log the request line and print a traceback for too many headers.

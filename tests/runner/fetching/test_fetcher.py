@@ -99,8 +99,7 @@ def test_the_hub_goes_on_and_only_so_many_run_at_once() -> None:
         waiting = [gevent.spawn(fetch, "http://example.com/", "image_url") for _ in range(3 * AT_ONCE)]
         with gevent.Timeout(30):
             for _ in range(AT_ONCE):
-                while not full.acquire(blocking=False):
-                    gevent.sleep(1e-3)  # the hub turns here, while every thread is held
+                gevent.get_hub().threadpool.apply(full.acquire)  # the hub turns, while every thread of ours is held
         held.set()
         gevent.joinall(waiting, timeout=30)
         assert [greenlet.value for greenlet in waiting] == [b"x"] * (3 * AT_ONCE)
@@ -118,10 +117,16 @@ def test_the_time_limit_of_whoever_waits_is_not_ours_to_explain() -> None:
 
 
 def test_its_end_waits_for_no_download() -> None:
-    held = threading.Event()
-    fetch = Fetcher(lambda _: held.wait(60) and b"", timeout_s=60, max_bytes=1000)
+    begun, held = threading.Event(), threading.Event()
+
+    def download(_: str) -> bytes:
+        begun.set()
+        held.wait(60)
+        return b""
+
+    fetch = Fetcher(download, timeout_s=60, max_bytes=1000)
     waiting = gevent.spawn(fetch, "http://example.com/", "image_url")
-    gevent.sleep(1e-9)
+    assert gevent.get_hub().threadpool.apply(begun.wait, (30,))
     with gevent.Timeout(30):
         fetch.stop()
     held.set()

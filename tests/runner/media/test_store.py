@@ -83,7 +83,6 @@ def test_the_hub_turns_while_the_disk_is_waited_for(tmp_path: Path) -> None:
         (tmp_path / name).unlink()
         os.mkfifo(tmp_path / name)
         reader = gevent.spawn(media.get, name)
-        gevent.sleep(1e-9)
         assert media.get("6b49d23c-" + "A" * 32 + ".png") is None  # others are answered meanwhile
         assert not reader.ready()
         gevent.get_hub().threadpool.apply((tmp_path / name).write_bytes, (b"late",))
